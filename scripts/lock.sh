@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Maintainers: write requirements/*.lock anew from pyproject.toml. Needs network; review the diff before committing.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+tool=$(mktemp -d)
+trap 'rm -rf "$tool"' EXIT
+python3 -m venv "$tool" && "$tool/bin/pip" install --quiet uv
+
+# torchrec names the CUDA fbgemm-gpu in its metadata, so it and the two flavours stay out of the resolved set.
+python3 - > "$tool/base.in" <<'PY'
+import tomllib
+project = tomllib.load(open("pyproject.toml", "rb"))["project"]
+print(*(r for r in project["dependencies"] if not r.startswith("torchrec")), *project["optional-dependencies"]["dev"], "setuptools>=77", sep="\n")
+PY
+"$tool/bin/uv" pip compile --quiet --python-version 3.11 --no-annotate --no-header "$tool/base.in" ${LOCK_ARGS:-} \
+  | sed -E 's/^(torch==[0-9.]+)\+.*/\1/' | grep -vE '^(nvidia-|triton|cuda-)|^--' > requirements/base.lock
+python3 - <<'PY'
+import tomllib
+project = tomllib.load(open("pyproject.toml", "rb"))["project"]
+torchrec = next(r for r in project["dependencies"] if r.startswith("torchrec"))
+for flavour in ("cpu", "cuda"):
+    with open(f"requirements/{flavour}.lock", "w") as file:
+        print(torchrec, *project["optional-dependencies"][flavour], sep="\n", file=file)
+PY
