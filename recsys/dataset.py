@@ -1,0 +1,103 @@
+"""Read a dataset by memory map: numpy views of Arrow files, nothing copied. Needs pyarrow and numpy only.
+
+Shapes: E = timeline events of all users, in user then time order; U, I = rows of the user and item tables; X = examples.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from recsys.artefact import read_manifest
+from recsys.columns import (
+    EXAMPLES_FILE, ITEM, ITEM_ID, ITEMS_FILE, LENGTH, SPLIT, START, TIME_MS, TIMELINE_FILE, TRAIN_COUNT, USER_ID, USERS_FILE,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Codes:
+    """A categorical feature of every row of a table, jagged: row i owns `value_V[offset[i] : offset[i + 1]]`."""
+
+    value_V: np.ndarray
+    offset: np.ndarray
+
+    def take(self, row_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Values and lengths of the rows asked for, in that order."""
+        start_N, length_N = self.offset[row_N], self.offset[row_N + 1] - self.offset[row_N]
+        return self.value_V[ranges(start_N, length_N)], length_N
+
+
+def ranges(start_N: np.ndarray, length_N: np.ndarray) -> np.ndarray:
+    """[start, start + length) of every row, joined: the gather index of jagged slices."""
+    ends = np.cumsum(length_N)
+    total = int(ends[-1]) if len(ends) else 0
+    return np.arange(total) + np.repeat(start_N - (ends - length_N), length_N)
+
+
+class Dataset:
+    """A dataset artefact. Raises InputError where the folder holds none, or one of another format."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.manifest: dict[str, Any] = read_manifest(folder, "dataset")
+        timeline, users, items = (_map(folder / name) for name in (TIMELINE_FILE, USERS_FILE, ITEMS_FILE))
+        self.item_E, self.time_ms_E, self.split_E = (_numpy(timeline, name) for name in (ITEM, TIME_MS, SPLIT))
+        self.start_U, self.length_U = _numpy(users, START), _numpy(users, LENGTH)
+        self.train_count_I = _numpy(items, TRAIN_COUNT)
+        self._users, self._items = users, items
+
+    @property
+    def tasks(self) -> list[str]:
+        return list(self.manifest["tasks"])
+
+    @property
+    def context(self) -> list[str]:
+        return list(self.manifest["context"])
+
+    @property
+    def features(self) -> list[dict[str, Any]]:
+        """Name, owner (user, item or context), size and multi_valued of every categorical feature."""
+        return list(self.manifest["features"])
+
+    @property
+    def num_users(self) -> int:
+        return len(self.start_U)
+
+    @property
+    def num_items(self) -> int:
+        return len(self.train_count_I)
+
+    @cached_property
+    def examples(self) -> dict[str, np.ndarray]:
+        table = _map(self.folder / EXAMPLES_FILE)
+        return {name: _numpy(table, name) for name in table.column_names}
+
+    @cached_property
+    def item_ids(self) -> list[str | None]:
+        return self._items.column(ITEM_ID).to_pylist()
+
+    @cached_property
+    def user_ids(self) -> list[str | None]:
+        return self._users.column(USER_ID).to_pylist()
+
+    def codes(self, name: str, owner: str) -> Codes:
+        """A user or item feature of every row; rows 0 and 1 hold what `prepare` gave rows without attributes."""
+        column = (self._users if owner == "user" else self._items).column(f"feature_{name}").combine_chunks()
+        if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+            return Codes(column.values.to_numpy(), column.offsets.to_numpy())
+        return Codes(column.to_numpy(), np.arange(len(column) + 1))
+
+
+def _map(path: Path) -> pa.Table:
+    with pa.memory_map(str(path)) as file:
+        return pa.ipc.open_file(file).read_all()
+
+
+def _numpy(table: pa.Table, name: str) -> np.ndarray:
+    column = table.column(name)
+    if column.num_chunks == 1:
+        return column.chunk(0).to_numpy()
+    return column.to_numpy()

@@ -1,0 +1,84 @@
+"""Ranking metrics of each user, from the top of a list and the set of relevant items.
+
+Every metric is returned per user, so that means, segments and paired intervals are taken in one place by the caller.
+Shapes: U = users, K = places of a list, R = relevant (user, item) pairs.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from recsys.columns import FIRST_ID, PADDING_ID
+from recsys.jagged import Jagged
+
+
+def rank_metrics(item_UK: np.ndarray, relevant: Jagged, ks: Sequence[int]) -> dict[str, np.ndarray]:
+    """HR, NDCG, MRR, Recall and Precision at each of `ks`: "NDCG@10" -> one float64 per user.
+
+    item_UK holds the recommended ids, best first; 0 or -1 fills a list that is short. An item that `relevant` repeats for
+    a user counts once. A user without relevant items has NaN in every metric: the caller drops such users and says how many.
+
+    With hit_j in {0, 1} at place j = 1..K and n distinct relevant items:
+
+        HR        = 1 if any hit_j, else 0
+        Precision = sum_j hit_j / K                             (K also where the list is short)
+        Recall    = sum_j hit_j / n
+        MRR       = 1 / (place of the first hit), 0 without one
+        NDCG      = sum_j hit_j / log2(j + 1), over the same sum of an ideal list, which has hits at j = 1..min(n, K)
+
+    NDCG: Järvelin and Kekäläinen 2002, https://doi.org/10.1145/582415.582418, with binary gain. MRR: Voorhees, TREC-8, 1999.
+    Differs from the paper: the first two places of the original DCG are not discounted; here place 2 is, as is now usual.
+    """
+    width = item_UK.shape[1]
+    if bad := [k for k in ks if not 1 <= k <= width]:
+        raise ValueError(f"cannot measure at K={bad[0]}: the lists have {width} places")
+
+    hit_UK, count_U = _hits(item_UK, relevant)
+    place_K = np.arange(1, width + 1)
+    discount_K = 1 / np.log2(place_K + 1)
+    hits_UK = hit_UK.cumsum(1)
+    gain_UK = (hit_UK * discount_K).cumsum(1)
+    reciprocal_UK = np.maximum.accumulate(hit_UK / place_K, axis=1)
+    ideal_K = discount_K.cumsum()
+    relevant_U = np.where(count_U > 0, count_U, np.nan)
+
+    metrics = {}
+    for k in ks:
+        hits_U = hits_UK[:, k - 1]
+        metrics[f"HR@{k}"] = (hits_U > 0).astype(np.float64)
+        metrics[f"NDCG@{k}"] = gain_UK[:, k - 1] / ideal_K[np.clip(count_U, 1, k) - 1]
+        metrics[f"MRR@{k}"] = reciprocal_UK[:, k - 1]
+        metrics[f"Recall@{k}"] = hits_U / relevant_U
+        metrics[f"Precision@{k}"] = hits_U / k
+    return {name: np.where(count_U > 0, value_U, np.nan) for name, value_U in metrics.items()}
+
+
+def coverage(item_UK: np.ndarray, num_items: int) -> float:
+    """Share of the catalogue that is in at least one list.
+
+    `num_items` counts the rows of the item table; its padding and unknown rows belong neither to the catalogue nor to the lists.
+    Ge, Delgado-Battenfeld and Jannach 2010, "catalog coverage", https://doi.org/10.1145/1864708.1864761.
+    """
+    shown = np.unique(item_UK[item_UK >= FIRST_ID])
+    assert num_items > FIRST_ID, f"num_items={num_items} leaves no catalogue"
+    assert shown.size == 0 or shown[-1] < num_items, f"item {shown[-1]} is not among {num_items} items"
+    return shown.size / (num_items - FIRST_ID)
+
+
+def _hits(item_UK: np.ndarray, relevant: Jagged) -> tuple[np.ndarray, np.ndarray]:
+    """hit_UK, and the number of distinct relevant items of each user."""
+    assert len(item_UK) == len(relevant), f"{len(item_UK)} lists for {len(relevant)} users"
+    assert (relevant.item_E > PADDING_ID).all(), "padding cannot be relevant"
+    filled_UK = item_UK > PADDING_ID
+    ordered_UK = np.sort(item_UK, axis=1)
+    repeated_UK = (ordered_UK[:, 1:] == ordered_UK[:, :-1]) & (ordered_UK[:, 1:] > PADDING_ID)
+    if repeated_UK.any():
+        user, place = np.argwhere(repeated_UK)[0]
+        raise ValueError(f"the list of row {user} repeats item {ordered_UK[user, place]}: a repeated item would count twice")
+
+    # One integer per (user, item) turns membership into a single search over sorted keys.
+    stride = 1 + max(item_UK.max(initial=0), relevant.item_E.max(initial=0)).astype(np.int64)
+    relevant_R = np.unique(relevant.row_E * stride + relevant.item_E)
+    key_UK = np.arange(len(item_UK))[:, None] * stride + item_UK
+    count_U = np.bincount(relevant_R // stride, minlength=len(item_UK))
+    return np.isin(key_UK, relevant_R) & filled_UK, count_U

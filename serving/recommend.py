@@ -1,0 +1,212 @@
+"""A query in, exactly k items out: history -> candidates -> probabilities of every task -> value -> order. No server needed.
+
+`resolve` checks one query against the bundle and turns it into dense ids; `rank` answers any number of resolved queries in
+one pass through the graphs. B = queries, L = history, E = excluded items, K = candidates, T = tasks, F = context features.
+"""
+
+import json
+import reprlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Self
+
+import numpy as np
+from pydantic import ConfigDict, Field, ValidationError, model_validator
+
+from recsys.columns import FIRST_ID, ITEM_ID, PADDING_ID, UNKNOWN_ID
+from recsys.errors import InputError
+from recsys.spec import Spec
+from serving.bundle import Array, Bundle
+
+MAX_IDS = 10_000
+ContextId = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class UnknownUser(InputError):
+    """The bundle has no such user."""
+
+
+class Query(Spec):
+    """Who asks (`user_id`, or `history`: external item ids, oldest first) and for what."""
+
+    model_config = ConfigDict(strict=True, json_schema_extra={"example": {"user_id": "u1", "k": 10}})
+    user_id: str | None = None
+    history: list[str] | None = Field(None, max_length=MAX_IDS)
+    k: int = Field(10, ge=1)
+    exclude: list[str] = Field([], max_length=MAX_IDS)
+    filter_seen: bool = True
+    context: dict[str, ContextId] | None = None
+
+    @model_validator(mode="after")
+    def _one_of_user_and_history(self) -> Self:
+        if (self.user_id is None) == (self.history is None):
+            given = "neither" if self.user_id is None else "both"
+            raise ValueError(f"{given} of `user_id` and `history` given: send exactly one of them")
+        if self.history == []:
+            raise ValueError("history is []: send at least one item id, or a `user_id`")
+        return self
+
+
+class Item(Spec):
+    item_id: str
+    title: str | None = None
+    score: float = Field(description="the value formula over the tasks; the retrieval score where there are no tasks")
+    retrieval_score: float
+    tasks: dict[str, float] = Field(description="probability of each task")
+
+
+class Recommendations(Spec):
+    """Best first. `unknown_items` are the caller's ids that the bundle does not have."""
+
+    items: list[Item]
+    unknown_items: list[str]
+    model: str
+    version: str
+    lineage: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A query in dense ids, known to be answerable."""
+
+    query: Query
+    user: int
+    history_L: Array
+    exclude_E: Array
+    context_F: Array
+    unknown_items: list[str]
+
+
+def recommend(bundle: Bundle, query: Query) -> Recommendations:
+    [answer] = rank(bundle, [resolve(bundle, query)])
+    return answer
+
+
+def parse_query(body: bytes | str) -> Query:
+    """A query from JSON. Raises InputError with one sentence about the first thing that is wrong."""
+    try:
+        return Query.model_validate_json(body)
+    except ValidationError as error:
+        raise InputError(_sentence(error)) from error
+
+
+def resolve(bundle: Bundle, query: Query) -> Resolved:
+    """Dense ids for one query. Raises InputError where the bundle cannot answer it."""
+    facts = bundle.facts
+    if query.k > facts.num_candidates:
+        raise InputError(f"k is {query.k}: ask for 1 to {facts.num_candidates}, the candidates this bundle ranks")
+    user, timeline_L, unknown_history = _history(bundle, query)
+    excluded_E, unknown_excluded = _dense_items(bundle, query.exclude)
+    if query.filter_seen:
+        excluded_E = np.concatenate([excluded_E, timeline_L])
+    exclude_E = np.unique(excluded_E[excluded_E >= FIRST_ID])
+    left = facts.num_items - FIRST_ID - len(exclude_E)
+    if query.k > left:
+        raise InputError(
+            f"k is {query.k} but {left} items are left after what was seen and excluded: "
+            "lower k, shorten `exclude` or set `filter_seen` to false"
+        )
+    context_F = _context(facts.context, query.context or {})
+    unknown_items = list(dict.fromkeys(unknown_history + unknown_excluded))
+    return Resolved(query, user, timeline_L[-facts.max_history :], exclude_E, context_F, unknown_items)
+
+
+def rank(bundle: Bundle, requests: Sequence[Resolved]) -> list[Recommendations]:
+    """Answer resolved queries together: each graph runs once."""
+    history_BL, length_B = _padded([request.history_L for request in requests])
+    exclude_BE, _ = _padded([request.exclude_E for request in requests])
+    found = {"history": history_BL, "length": length_B, "exclude": exclude_BE}
+    item_BK, retrieval_BK = bundle.retrieval.run(["item", "score"], found)
+
+    probability_BKT = np.zeros((*item_BK.shape, 0), dtype=np.float32)
+    value_BK = retrieval_BK
+    if bundle.ranking is not None:
+        user_B = np.array([request.user for request in requests], dtype=np.int64)
+        ranked = {"user": user_B, "history": history_BL, "length": length_B, "item": item_BK}
+        if bundle.facts.context:
+            ranked["context"] = np.stack([request.context_F for request in requests])
+        [probability_BKT] = bundle.ranking.run(["probability"], ranked)
+        weight_T = np.array([bundle.facts.value.get(task, 0.0) for task in bundle.facts.tasks])
+        value_BK = np.where(np.isneginf(retrieval_BK), -np.inf, probability_BKT @ weight_T)
+
+    order_BK = np.argsort(-value_BK, axis=1, kind="stable")  # stable: ties keep the order of retrieval
+    answers = []
+    for b, request in enumerate(requests):
+        top_k = order_BK[b, : request.query.k]
+        items = _items(bundle, item_BK[b, top_k], value_BK[b, top_k], retrieval_BK[b, top_k], probability_BKT[b, top_k])
+        answers.append(
+            Recommendations(
+                items=items,
+                unknown_items=request.unknown_items,
+                model=bundle.name,
+                version=bundle.version,
+                lineage=bundle.lineage,
+            )
+        )
+    return answers
+
+
+def _history(bundle: Bundle, query: Query) -> tuple[int, Array, list[str]]:
+    """The user's dense id, all their items oldest first, and the ids that are unknown."""
+    if query.user_id is not None:
+        user = bundle.user_index.find(query.user_id)
+        if user < FIRST_ID:
+            raise UnknownUser(f"user_id {reprlib.repr(query.user_id)} is not in this bundle: send their item ids as `history`")
+        return user, bundle.timeline_of(user).astype(np.int64), []
+    given = query.history or []
+    history_L, unknown = _dense_items(bundle, given)
+    if len(unknown) == len(given):
+        known = bundle.items[ITEM_ID][FIRST_ID].as_py()
+        raise InputError(
+            f"history is {reprlib.repr(given)}: none of these items is in this bundle, an id it knows is {known!r}"
+        )
+    return UNKNOWN_ID, history_L, unknown
+
+
+def _dense_items(bundle: Bundle, texts: list[str]) -> tuple[Array, list[str]]:
+    rows = [bundle.item_index.find(text) for text in texts]
+    unknown = [text for text, row in zip(texts, rows, strict=True) if row < FIRST_ID]
+    return np.array(rows, dtype=np.int64), unknown
+
+
+def _context(names: tuple[str, ...], given: dict[str, int]) -> Array:
+    if unknown := sorted(set(given) - set(names)):
+        choices = f"send {', '.join(names)}" if names else "this bundle takes none"
+        raise InputError(f"context has an unknown feature {reprlib.repr(unknown[0])}: {choices}")
+    return np.array([given.get(name, UNKNOWN_ID) for name in names], dtype=np.int64)
+
+
+def _padded(rows: Sequence[Array]) -> tuple[Array, Array]:
+    """Rows of different length -> (B, longest, at least 1) filled with padding on the right, and the lengths."""
+    length_B = np.array([len(row) for row in rows], dtype=np.int64)
+    out_BL = np.full((len(rows), max(1, length_B.max())), PADDING_ID, dtype=np.int64)
+    out_BL[np.arange(out_BL.shape[1]) < length_B[:, None]] = np.concatenate(rows)
+    return out_BL, length_B
+
+
+def _items(bundle: Bundle, item_K: Array, value_K: Array, retrieval_K: Array, probability_KT: Array) -> list[Item]:
+    """Rows of the answer; places that retrieval could not fill are left out."""
+    filled_K = np.isfinite(retrieval_K)
+    columns = bundle.items.take(item_K[filled_K])
+    texts = columns[ITEM_ID].to_pylist()
+    titles = columns["title"].to_pylist() if "title" in columns.column_names else [None] * len(texts)
+    values, scores = value_K[filled_K].tolist(), retrieval_K[filled_K].tolist()
+    tasks = [dict(zip(bundle.facts.tasks, row, strict=True)) for row in probability_KT[filled_K].tolist()]
+    rows = zip(texts, titles, values, scores, tasks, strict=True)
+    return [Item(item_id=i, title=t, score=v, retrieval_score=s, tasks=p) for i, t, v, s, p in rows]
+
+
+def _sentence(error: ValidationError) -> str:
+    """The first thing wrong: field, value and what to send instead."""
+    first = error.errors()[0]
+    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
+    match first["type"]:
+        case "value_error":
+            return str(first["ctx"]["error"])
+        case "json_invalid":
+            return f"body is not JSON ({first['ctx']['error']}): send an object like {json.dumps({'user_id': 'u1', 'k': 10})}"
+        case "extra_forbidden":
+            return f"unknown field {reprlib.repr(place)}: the fields are {', '.join(Query.model_fields)}"
+        case _:
+            message = first["msg"][0].lower() + first["msg"][1:]
+            return f"{place or 'body'} is {reprlib.repr(first['input'])}: {message}"
