@@ -3,7 +3,6 @@
 Shapes: E = timeline events of all users, in user then time order; U, I = rows of the user and item tables; X = examples.
 """
 
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,26 +14,7 @@ from recsys.artefact import read_manifest
 from recsys.columns import (
     EXAMPLES_FILE, ITEM, ITEM_ID, ITEMS_FILE, LENGTH, SPLIT, START, TIME_MS, TIMELINE_FILE, TRAIN_COUNT, USER_ID, USERS_FILE,
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Codes:
-    """A categorical feature of every row of a table, jagged: row i owns `value_V[offset[i] : offset[i + 1]]`."""
-
-    value_V: np.ndarray
-    offset: np.ndarray
-
-    def take(self, row_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Values and lengths of the rows asked for, in that order."""
-        start_N, length_N = self.offset[row_N], self.offset[row_N + 1] - self.offset[row_N]
-        return self.value_V[ranges(start_N, length_N)], length_N
-
-
-def ranges(start_N: np.ndarray, length_N: np.ndarray) -> np.ndarray:
-    """[start, start + length) of every row, joined: the gather index of jagged slices."""
-    ends = np.cumsum(length_N)
-    total = int(ends[-1]) if len(ends) else 0
-    return np.arange(total) + np.repeat(start_N - (ends - length_N), length_N)
+from recsys.jagged import Jagged
 
 
 class Dataset:
@@ -83,12 +63,17 @@ class Dataset:
     def user_ids(self) -> list[str | None]:
         return self._users.column(USER_ID).to_pylist()
 
-    def codes(self, name: str, owner: str) -> Codes:
-        """A user or item feature of every row; rows 0 and 1 hold what `prepare` gave rows without attributes."""
+    @property
+    def timelines(self) -> Jagged:
+        """Every user's timeline, row = dense user id."""
+        return Jagged(self.item_E, np.concatenate([self.start_U, self.start_U[-1:] + self.length_U[-1:]]))
+
+    def codes(self, name: str, owner: str) -> Jagged:
+        """A user or item feature of every row; a row without attributes holds the unknown code."""
         column = (self._users if owner == "user" else self._items).column(f"feature_{name}").combine_chunks()
         if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
-            return Codes(column.values.to_numpy(), column.offsets.to_numpy())
-        return Codes(column.to_numpy(), np.arange(len(column) + 1))
+            return Jagged(column.values.to_numpy(), column.offsets.to_numpy().astype(np.int64))
+        return Jagged(column.to_numpy(), np.arange(len(column) + 1))
 
 
 def _map(path: Path) -> pa.Table:

@@ -48,6 +48,12 @@ class Jagged:
         offset_U1 = self.offset_U1[begin : end + 1]
         return type(self)(self.item_E[offset_U1[0] : offset_U1[-1]], offset_U1 - offset_U1[0])
 
+    def take(self, row_N: np.ndarray) -> Self:
+        """The lists asked for, in that order."""
+        length_N = self.offset_U1[row_N + 1] - self.offset_U1[row_N]
+        offset_N1 = np.concatenate([[0], np.cumsum(length_N)])
+        return type(self)(self.item_E[ranges(self.offset_U1[row_N], length_N)], offset_N1)
+
     def last(self, count: int) -> Self:
         """The last `count` entries of each list, fewer where the list is shorter."""
         assert count >= 0, f"count={count}"
@@ -62,3 +68,10 @@ class Jagged:
 
     def _keep(self, keep_E: np.ndarray, length_U: np.ndarray) -> Self:
         return type(self)(self.item_E[keep_E], np.concatenate([[0], np.cumsum(length_U)]))
+
+
+def ranges(start_N: np.ndarray, length_N: np.ndarray) -> np.ndarray:
+    """[start, start + length) of every row, joined: the gather index of jagged slices."""
+    end_N = np.cumsum(length_N)
+    total = int(end_N[-1]) if len(end_N) else 0
+    return np.arange(total) + np.repeat(start_N - (end_N - length_N), length_N)

@@ -23,7 +23,7 @@ def auc(score_N: np.ndarray, label_N: np.ndarray) -> float:
 def gauc(score_N: np.ndarray, label_N: np.ndarray, user_N: np.ndarray) -> float:
     """Mean of the users' own AUC, weighted by their impressions, over the users with both classes; NaN without any.
 
-    GAUC = sum_u n_u AUC_u / sum_u n_u, Zhou et al. 2018 (DIN), eq. 7, https://arxiv.org/abs/1706.06978.
+    GAUC = sum_u n_u AUC_u / sum_u n_u, Zhou et al. 2018 (DIN), https://arxiv.org/abs/1706.06978.
     """
     _check(score_N, label_N, user_N)
     auc_G, count_G = _auc_by_group(score_N, label_N, user_N)
@@ -79,7 +79,8 @@ def expected_calibration_error(probability_N: np.ndarray, label_N: np.ndarray, b
 
     ECE = sum_m n_m / N |mean label in m - mean probability in m|. Naeini, Cooper and Hauskrecht 2015,
     https://doi.org/10.1609/aaai.v29i1.9602; 15 bins as Guo et al. 2017, https://arxiv.org/abs/1706.04599.
-    Differs from Guo et al.: the probability is that of label 1, not the confidence of the predicted class.
+    Differs from Guo et al.: the probability is that of label 1, not the confidence of the predicted class; a probability of
+    0 belongs to the first bin.
     """
     _check_probability(probability_N, label_N)
     assert bins >= 1, f"bins={bins}"
@@ -94,15 +95,15 @@ def _auc_by_group(score_N: np.ndarray, label_N: np.ndarray, group_N: np.ndarray)
     order_N = np.lexsort((score_N, group_N))
     score_N, label_N, group_N = score_N[order_N], label_N[order_N].astype(np.float64), group_N[order_N]
     start_G, start_T = _run_starts(group_N), _run_starts(group_N, score_N)
-    group_index_N = np.repeat(np.arange(len(start_G)), _run_lengths(start_G, len(group_N)))
+    count_G, count_T = np.diff(start_G, append=len(group_N)), np.diff(start_T, append=len(group_N))
 
-    count_T = _run_lengths(start_T, len(group_N))
-    rank_T = start_T - start_G[group_index_N[start_T]] + (count_T + 1) / 2
+    # The average rank of a run, counted from 1 at the lowest score of its group.
+    group_N = np.repeat(np.arange(len(start_G)), count_G)
+    rank_T = start_T - start_G[group_N[start_T]] + (count_T + 1) / 2
     rank_N = np.repeat(rank_T, count_T)
 
-    count_G = _run_lengths(start_G, len(group_N))
-    positives_G = np.bincount(group_index_N, weights=label_N, minlength=len(start_G))
-    rank_sum_G = np.bincount(group_index_N, weights=label_N * rank_N, minlength=len(start_G))
+    positives_G = np.bincount(group_N, weights=label_N, minlength=len(start_G))
+    rank_sum_G = np.bincount(group_N, weights=label_N * rank_N, minlength=len(start_G))
     pairs_G = positives_G * (count_G - positives_G)
     wins_G = rank_sum_G - positives_G * (positives_G + 1) / 2
     return np.divide(wins_G, pairs_G, out=np.full(len(start_G), np.nan), where=pairs_G > 0), count_G
@@ -121,10 +122,6 @@ def _run_starts(*sorted_keys: np.ndarray) -> np.ndarray:
     new_N = np.ones(len(sorted_keys[0]), bool)
     new_N[1:] = np.any([key_N[1:] != key_N[:-1] for key_N in sorted_keys], axis=0)
     return np.flatnonzero(new_N)
-
-
-def _run_lengths(start_T: np.ndarray, total: int) -> np.ndarray:
-    return np.diff(start_T, append=total)
 
 
 def _check(score_N: np.ndarray, label_N: np.ndarray, *others: np.ndarray) -> None:

@@ -38,7 +38,8 @@ class Popularity:
 class ItemKNN:
     """Sum over the user's distinct items j of cos(i, j) = |U_i & U_j| / sqrt(|U_i| |U_j|), U_i being the users of item i.
 
-    Sarwar et al. 2001, https://doi.org/10.1145/371920.372071. Differs from the paper: all neighbours are used, not the nearest few.
+    Sarwar et al. 2001, https://doi.org/10.1145/371920.372071. Differs from the paper: all neighbours count, not the nearest
+    few, and an item is one or zero in a profile, whatever its rating.
     """
 
     similarity_II: sp.csr_array

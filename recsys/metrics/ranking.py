@@ -15,8 +15,9 @@ from recsys.jagged import Jagged
 def rank_metrics(item_UK: np.ndarray, relevant: Jagged, ks: Sequence[int]) -> dict[str, np.ndarray]:
     """HR, NDCG, MRR, Recall and Precision at each of `ks`: "NDCG@10" -> one float64 per user.
 
-    item_UK holds the recommended ids, best first; 0 or -1 fills a list that is short. An item that `relevant` repeats for
-    a user counts once. A user without relevant items has NaN in every metric: the caller drops such users and says how many.
+    item_UK holds the recommended ids, best first; 0 or -1 fills a list that is short. Padding and unknown are never a hit,
+    so a target outside the vocabulary counts as missed. An item that `relevant` repeats for a user counts once. A user
+    without relevant items has NaN in every metric: the caller drops such users and says how many.
 
     With hit_j in {0, 1} at place j = 1..K and n distinct relevant items:
 
@@ -40,7 +41,6 @@ def rank_metrics(item_UK: np.ndarray, relevant: Jagged, ks: Sequence[int]) -> di
     gain_UK = (hit_UK * discount_K).cumsum(1)
     reciprocal_UK = np.maximum.accumulate(hit_UK / place_K, axis=1)
     ideal_K = discount_K.cumsum()
-    relevant_U = np.where(count_U > 0, count_U, np.nan)
 
     metrics = {}
     for k in ks:
@@ -48,7 +48,7 @@ def rank_metrics(item_UK: np.ndarray, relevant: Jagged, ks: Sequence[int]) -> di
         metrics[f"HR@{k}"] = (hits_U > 0).astype(np.float64)
         metrics[f"NDCG@{k}"] = gain_UK[:, k - 1] / ideal_K[np.clip(count_U, 1, k) - 1]
         metrics[f"MRR@{k}"] = reciprocal_UK[:, k - 1]
-        metrics[f"Recall@{k}"] = hits_U / relevant_U
+        metrics[f"Recall@{k}"] = hits_U / np.maximum(count_U, 1)
         metrics[f"Precision@{k}"] = hits_U / k
     return {name: np.where(count_U > 0, value_U, np.nan) for name, value_U in metrics.items()}
 
@@ -56,7 +56,7 @@ def rank_metrics(item_UK: np.ndarray, relevant: Jagged, ks: Sequence[int]) -> di
 def coverage(item_UK: np.ndarray, num_items: int) -> float:
     """Share of the catalogue that is in at least one list.
 
-    `num_items` counts the rows of the item table; its padding and unknown rows belong neither to the catalogue nor to the lists.
+    `num_items` counts the rows of the item table; its padding and unknown rows are not part of the catalogue.
     Ge, Delgado-Battenfeld and Jannach 2010, "catalog coverage", https://doi.org/10.1145/1864708.1864761.
     """
     shown = np.unique(item_UK[item_UK >= FIRST_ID])
@@ -69,9 +69,9 @@ def _hits(item_UK: np.ndarray, relevant: Jagged) -> tuple[np.ndarray, np.ndarray
     """hit_UK, and the number of distinct relevant items of each user."""
     assert len(item_UK) == len(relevant), f"{len(item_UK)} lists for {len(relevant)} users"
     assert (relevant.item_E > PADDING_ID).all(), "padding cannot be relevant"
-    filled_UK = item_UK > PADDING_ID
+    real_UK = item_UK >= FIRST_ID
     ordered_UK = np.sort(item_UK, axis=1)
-    repeated_UK = (ordered_UK[:, 1:] == ordered_UK[:, :-1]) & (ordered_UK[:, 1:] > PADDING_ID)
+    repeated_UK = (ordered_UK[:, 1:] == ordered_UK[:, :-1]) & (ordered_UK[:, 1:] >= FIRST_ID)
     if repeated_UK.any():
         user, place = np.argwhere(repeated_UK)[0]
         raise ValueError(f"the list of row {user} repeats item {ordered_UK[user, place]}: a repeated item would count twice")
@@ -81,4 +81,4 @@ def _hits(item_UK: np.ndarray, relevant: Jagged) -> tuple[np.ndarray, np.ndarray
     relevant_R = np.unique(relevant.row_E * stride + relevant.item_E)
     key_UK = np.arange(len(item_UK))[:, None] * stride + item_UK
     count_U = np.bincount(relevant_R // stride, minlength=len(item_UK))
-    return np.isin(key_UK, relevant_R) & filled_UK, count_U
+    return np.isin(key_UK, relevant_R) & real_UK, count_U

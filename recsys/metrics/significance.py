@@ -21,7 +21,7 @@ def mean_interval(
 ) -> tuple[float, float]:
     """Percentile bootstrap interval of the mean over users: (low, high).
 
-    Efron and Tibshirani 1993, "An Introduction to the Bootstrap", section 13.3. Users are the unit that is resampled,
+    Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13. Users are the unit that is resampled,
     because the rows of one user are dependent.
     """
     value_U = np.asarray(value_U, np.float64)

@@ -15,8 +15,8 @@ class Simulation(Spec):
     The slots of a page are drawn independently, so an item can appear twice on a page: the price of exact propensities.
     """
 
-    users: int = Field(2000, ge=1, le=2**31 - 1, description="users in the catalogue")
-    items: int = Field(1000, ge=2, le=2**31 - 1, description="items in the catalogue, all available from the first day")
+    users: int = Field(2000, ge=1, le=10**8, description="users in the catalogue")
+    items: int = Field(1000, ge=2, le=10**8, description="items in the catalogue, all available from the first day")
     events: int = Field(200_000, ge=1, description="impressions in all")
     days: int = Field(30, ge=1, le=3650, description="days of log, each with the same number of pages give or take one")
     categories: int = Field(20, ge=1, le=100_000, description="item categories")
@@ -30,7 +30,7 @@ class Simulation(Spec):
     session_requests: float = Field(3.0, ge=1, le=10, description="mean pages of a session before the cut at 12")
     activity_spread: float = Field(0.6, ge=0, le=3, description="standard deviation of the logarithm of users' activity")
     seed: int = Field(1, ge=0, lt=2**63, description="same settings and seed, same bytes")
-    start_date: date = Field(date(2026, 1, 1), description="first day, UTC")
+    start_date: date = Field(date(2026, 1, 1), ge=date(1970, 1, 1), le=date(2200, 1, 1), description="first day, UTC")
 
     @model_validator(mode="after")
     def _check(self) -> "Simulation":

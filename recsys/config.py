@@ -1,0 +1,153 @@
+"""The run configuration, and the only reader of YAML."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from recsys.data import Data
+from recsys.errors import InputError
+from recsys.heads import RetrievalLoss
+from recsys.heads.full_softmax import FullSoftmax
+from recsys.models import Encoder, Sharing
+from recsys.models.mmoe import MMoE
+from recsys.models.sasrec import SASRec
+from recsys.spec import Spec
+from recsys.fit import Fit
+
+
+class RetrieverConfig(Spec):
+    encoder: Encoder = SASRec()
+    loss: RetrievalLoss = FullSoftmax()
+    fit: Fit = Fit()
+
+
+class RankerConfig(Spec):
+    sharing: Sharing = MMoE()
+    dim: int = Field(16, ge=4, multiple_of=4, description="width of every feature's vector")
+    dropout: float = Field(0.1, ge=0, lt=1)
+    max_history: int = Field(50, ge=1, description="recent events whose mean describes the user")
+    tasks: dict[str, float] = Field(default_factory=dict, description="task -> weight in the loss; empty: all tasks, weight 1")
+    fit: Fit = Fit(batch_size=1024, epochs=10, learning_rate=2e-3, embedding_learning_rate=0.05, patience=2)
+
+
+class EvaluationConfig(Spec):
+    ks: tuple[int, ...] = Field((10, 20, 50), min_length=1)
+    filter_seen: bool = Field(True, description="items of the user's history are taken out of the ranking")
+    ece_bins: int = Field(15, ge=2)
+
+
+class ServingConfig(Spec):
+    num_candidates: int = Field(200, ge=1, description="items the retriever hands to the ranker; the largest k of a request")
+    value: dict[str, float] = Field(default_factory=dict, description="task -> weight in the final score; empty: all tasks, weight 1")
+
+
+class RunConfig(Spec):
+    """Everything a run needs beside its input folder."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    seed: int = Field(1, ge=0)
+    max_history: int = Field(50, ge=1, description="events of a user that the retriever reads")
+    data: Data
+    retriever: RetrieverConfig = RetrieverConfig()
+    ranker: RankerConfig = RankerConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    serving: ServingConfig = ServingConfig()
+
+    @property
+    def tasks(self) -> dict[str, float]:
+        """The tasks the ranker learns and their weights in the loss."""
+        return self.ranker.tasks or dict.fromkeys(self.data.events.labels, 1.0)
+
+    @property
+    def value(self) -> dict[str, float]:
+        return self.serving.value or dict.fromkeys(self.tasks, 1.0)
+
+    @model_validator(mode="after")
+    def _tasks_exist(self) -> "RunConfig":
+        for where, names in (("ranker.tasks", self.ranker.tasks), ("serving.value", self.serving.value)):
+            known = list(self.data.events.labels if where == "ranker.tasks" else self.tasks)
+            for name in names:
+                if name not in known:
+                    raise ValueError(f"{where} names the unknown task {name!r}: choose from {known}")
+        return self
+
+
+def load(path: Path, *overrides: str) -> RunConfig:
+    """Read a config; an override is "section.key=value", its value in YAML. Raises InputError with the place and the choices.
+
+    A file may begin with `extends: other.yaml`, a file beside it whose keys it overrides one by one.
+    """
+    tree = _tree(path, ())
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            raise InputError(f"override {override!r} is not of the form section.key=value")
+        tree = _merge(tree, _nest(key.split("."), yaml.safe_load(text)))
+    try:
+        return RunConfig.model_validate(tree)
+    except ValidationError as error:
+        raise InputError(f"{path}: {_sentence(error)}") from error
+
+
+def _tree(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+    if path in above:
+        raise InputError(f"{path}: `extends` goes round in a circle")
+    try:
+        tree = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}): name a config file, or one of the shipped configs") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, dict):
+        raise InputError(f"{path} must hold a mapping of sections, such as `name:` and `data:`")
+    base = tree.pop("extends", None)
+    return tree if base is None else _merge(_tree(path.parent / str(base), (*above, path)), tree)
+
+
+def _merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """`change` over `base`, key by key; a change of `kind` replaces the whole section, since its settings are other ones."""
+    merged = dict(base)
+    for key, value in change.items():
+        old = merged.get(key)
+        same_kind = isinstance(old, dict) and isinstance(value, dict) and value.get("kind", old.get("kind")) == old.get("kind")
+        merged[key] = _merge(old, value) if same_kind and isinstance(old, dict) else value
+    return merged
+
+
+def _nest(keys: list[str], value: Any) -> dict[str, Any]:
+    return {keys[0]: value if len(keys) == 1 else _nest(keys[1:], value)}
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"]) or "the config"
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    match first["type"]:
+        case "extra_forbidden":
+            return f"unknown key {place!r}: choose from {_choices(first['loc'])}{more}"
+        case "missing":
+            return f"{place!r} is missing{more}"
+        case "value_error":
+            return f"{place}: {first['ctx']['error']}{more}"
+        case _:
+            return f"{place} = {first.get('input')!r}: {first['msg']}{more}"
+
+
+def _choices(place: tuple[int | str, ...]) -> list[str]:
+    """The keys that are allowed where a misspelt one stands."""
+    schema: dict[str, Any] = RunConfig.model_json_schema()
+    definitions, node = schema["$defs"], schema
+    for part in place[:-1]:
+        node = _resolve(node.get("properties", {}).get(part, {}), definitions, str(part)) or node
+    return sorted(node.get("properties", {}))
+
+
+def _resolve(node: dict[str, Any], definitions: dict[str, Any], tag: str) -> dict[str, Any]:
+    for candidate in (node, *node.get("anyOf", []), *node.get("allOf", [])):
+        if "$ref" in candidate:
+            return definitions[candidate["$ref"].rsplit("/", 1)[1]]
+        if "discriminator" in candidate:
+            return {"properties": {kind: {"$ref": ref} for kind, ref in candidate["discriminator"]["mapping"].items()}}
+    return node

@@ -1,0 +1,156 @@
+"""Judge a model the way it is served: rank the whole catalogue, beside the floor, and keep every user's value.
+
+Shapes: U = users judged, K = list length, C = candidates, X = examples, T = tasks, B = users of one batch.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recsys.batch import ExampleLoader
+from recsys.columns import TRAIN, USER
+from recsys.dataset import Dataset
+from recsys.jagged import Jagged, ranges
+from recsys.metrics import classification, floor
+from recsys.metrics.ranking import coverage, rank_metrics
+from recsys.models.ranker import RankingGraph
+from recsys.models.retriever import RetrievalGraph
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Users with events in a split: what came before the split, and what they then chose."""
+
+    user_U: np.ndarray  # dense ids
+    history: Jagged
+    relevant: Jagged
+
+
+def judged_users(data: Dataset, split: int, *, filter_seen: bool) -> Judged:
+    """A user's history is everything before their first event of the split. With `filter_seen`, a repeat of the history is
+    no target, because it cannot be recommended; a user with nothing else is left out."""
+    in_split_E = np.concatenate([[0], np.cumsum(data.split_E == split)])
+    before_E = np.concatenate([[0], np.cumsum(data.split_E < split)])
+    begin, end = data.start_U, data.start_U + data.length_U
+    targets_U, history_U = in_split_E[end] - in_split_E[begin], before_E[end] - before_E[begin]
+    user_U = np.flatnonzero(targets_U)
+    history = _slices(data, user_U, data.start_U, history_U)
+    relevant = _slices(data, user_U, data.start_U + history_U, targets_U)
+    if not filter_seen:
+        return Judged(user_U, history, relevant)
+    keys_E = relevant.row_E * data.num_items + relevant.item_E
+    fresh_E = ~np.isin(keys_E, history.row_E * data.num_items + history.item_E)
+    left_U = np.bincount(relevant.row_E[fresh_E], minlength=len(user_U))
+    relevant = Jagged(relevant.item_E[fresh_E], np.concatenate([[0], np.cumsum(left_U)]))
+    kept = np.flatnonzero(left_U)
+    return Judged(user_U[kept], history.take(kept), relevant.take(kept))
+
+
+def training_timelines(data: Dataset) -> Jagged:
+    """Every user's timeline up to the end of the training split."""
+    train_E = np.concatenate([[0], np.cumsum(data.split_E == TRAIN)])
+    length_U = train_E[data.start_U + data.length_U] - train_E[data.start_U]
+    return _slices(data, np.arange(data.num_users), data.start_U, length_U)
+
+
+def recommend(graph: RetrievalGraph, history: Jagged, *, k: int, max_history: int, filter_seen: bool, batch: int = 256) -> np.ndarray:
+    """The model's list item_UK of every user, best first. Users are scored in order of length, so that little is padding."""
+    item_UK = np.zeros((len(history), k), np.int64)
+    order_U = np.argsort(np.minimum(history.lengths, max_history), kind="stable")
+    for begin in range(0, len(order_U), batch):
+        row_B = order_U[begin : begin + batch]
+        whole = history.take(row_B)
+        item_BK = _top(graph, whole, k=k, max_history=max_history, filter_seen=filter_seen)
+        item_UK[row_B, : item_BK.shape[1]] = item_BK
+    return item_UK
+
+
+@torch.no_grad()
+def _top(graph: RetrievalGraph, whole: Jagged, *, k: int, max_history: int, filter_seen: bool) -> np.ndarray:
+    score_BI = graph.scores(*padded(whole.last(max_history)))
+    if not torch.isfinite(score_BI[:, -1]).all():
+        raise ValueError(f"the model gives scores that are not finite for {int((~torch.isfinite(score_BI[:, -1])).sum())} users")
+    if filter_seen:
+        score_BI[torch.from_numpy(whole.row_E), torch.from_numpy(whole.item_E.astype(np.int64))] = -torch.inf
+    found = torch.topk(score_BI, min(k, score_BI.shape[1]), dim=1)
+    return torch.where(torch.isfinite(found.values), found.indices, 0).numpy()
+
+
+def padded(lists: Jagged) -> tuple[Tensor, Tensor]:
+    """value_BL with zeros on the right (at least one column) and length_B."""
+    length_B = lists.lengths
+    value_BL = np.zeros((len(lists), max(1, int(length_B.max(initial=0)))), np.int64)
+    value_BL[lists.row_E, np.arange(len(lists.item_E)) - np.repeat(lists.offset_U1[:-1], length_B)] = lists.item_E
+    return torch.from_numpy(value_BL), torch.from_numpy(length_B.astype(np.int64))
+
+
+def retrieval_metrics(item_UK: np.ndarray, judged: Judged, ks: Sequence[int], num_items: int) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """Means over users, coverage at the first K, and the values of every user."""
+    per_user = rank_metrics(item_UK, judged.relevant, ks)
+    means = {name: float(np.mean(value_U)) for name, value_U in per_user.items()}
+    return {**means, f"coverage@{ks[0]}": coverage(item_UK[:, : ks[0]], num_items)}, per_user
+
+
+def floors(data: Dataset, judged: Judged, *, k: int, filter_seen: bool) -> Iterator[tuple[str, np.ndarray]]:
+    """Lists of the models that any other has to beat, counted on the training split."""
+    timelines = training_timelines(data)
+    scorers: dict[str, floor.Scorer] = {
+        "popularity": floor.Popularity.fit(timelines, data.num_items),
+        "item-knn": floor.ItemKNN.fit(timelines, data.num_items, last=3),
+        "transitions": floor.Transitions.fit(timelines, data.num_items),
+    }
+    for name, scorer in scorers.items():
+        yield name, floor.recommend(scorer, judged.history, data.num_items, k, filter_seen=filter_seen)
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Probabilities and labels (NaN where a label does not exist) of every example of a split."""
+
+    user_X: np.ndarray
+    probability_XT: np.ndarray
+    label_XT: np.ndarray
+
+
+@torch.no_grad()
+def predict(graph: RankingGraph, loader: ExampleLoader) -> Predictions:
+    """The serving form's probabilities of the loader's examples."""
+    probability, label = [], []
+    for batch in loader.in_order():
+        ids = batch.ids
+        context = torch.stack([ids[name].value_N for name in loader.dataset.context], dim=1) if loader.dataset.context else None
+        history = ids["history"]
+        found = graph(ids["user"].value_N, history.padded(), history.length_B, ids["item"].value_N[:, None], context)
+        probability.append(found[:, 0].numpy())
+        label.append(batch.label_BT.numpy())
+    return Predictions(loader.dataset.examples[USER][loader.row_X], np.concatenate(probability), np.concatenate(label))
+
+
+def ranking_metrics(predictions: Predictions, tasks: Sequence[str], *, ece_bins: int, seed: int, intervals: bool) -> dict[str, Any]:
+    """AUC, GAUC, LogLoss and ECE of each task; with `intervals` also a 95 % interval of AUC over resampled users.
+
+    A task without both classes in the split has NaN where a metric does not exist.
+    """
+    metrics: dict[str, Any] = {}
+    for column, task in enumerate(tasks):
+        label_X = predictions.label_XT[:, column]
+        exists_X = ~np.isnan(label_X)
+        score_N, label_N, user_N = predictions.probability_XT[exists_X, column], label_X[exists_X], predictions.user_X[exists_X]
+        metrics[f"AUC/{task}"] = classification.auc(score_N, label_N)
+        metrics[f"GAUC/{task}"] = classification.gauc(score_N, label_N, user_N)
+        metrics[f"LogLoss/{task}"] = classification.log_loss(score_N, label_N)
+        metrics[f"ECE/{task}"] = classification.expected_calibration_error(score_N, label_N, bins=ece_bins)
+        if intervals:
+            low, high = classification.auc_interval(score_N, label_N, user_N, rng=np.random.default_rng(seed))
+            metrics |= {f"AUC_low/{task}": low, f"AUC_high/{task}": high}
+    return metrics
+
+
+def _slices(data: Dataset, user_U: np.ndarray, start: np.ndarray, length: np.ndarray) -> Jagged:
+    return Jagged(data.item_E[ranges(start[user_U], length[user_U])], np.concatenate([[0], np.cumsum(length[user_U])]))
+
+

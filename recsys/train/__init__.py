@@ -1,0 +1,1 @@
+"""The loop, the objective, distributed wrapping and checkpoints."""
