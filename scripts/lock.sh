@@ -14,7 +14,7 @@ project = tomllib.load(open("pyproject.toml", "rb"))["project"]
 print(*(r for r in project["dependencies"] if not r.startswith("torchrec")), *project["optional-dependencies"]["dev"], "setuptools>=77", sep="\n")
 PY
 "$tool/bin/uv" pip compile --quiet --python-version 3.11 --no-annotate --no-header "$tool/base.in" ${LOCK_ARGS:-} \
-  | sed -E 's/^(torch==[0-9.]+)\+.*/\1/' | grep -vE '^(nvidia-|triton|cuda-)|^--' > requirements/base.lock
+  | sed -E 's/^(torch==[0-9.]+)\+.*/\1/' | grep -vE '^(nvidia-[a-z0-9]+-cu|nvidia-(nccl|nvshmem|cuda|cusparselt)|triton|cuda-)|^--' > requirements/base.lock
 python3 - <<'PY'
 import tomllib
 project = tomllib.load(open("pyproject.toml", "rb"))["project"]

@@ -21,6 +21,7 @@ from recsys.errors import InputError
 
 Array = NDArray[Any]
 RETRIEVAL_FILE, RANKING_FILE, PARITY_FILE = "retrieval.onnx", "ranking.onnx", "parity.npz"
+TITLE = "title"
 PARITY_TOLERANCE = 1e-4
 
 
@@ -120,6 +121,15 @@ class Bundle:
         items: Array = self.timeline.slice(start, length).to_numpy()
         return items
 
+    def item_id(self, item: int) -> str:
+        """One cell at a time: `Table.take` costs milliseconds where a table has many record batches, this a microsecond."""
+        text: str = self.items[ITEM_TEXT][item].as_py()
+        return text
+
+    def title(self, item: int) -> str | None:
+        text: str | None = self.items[TITLE][item].as_py() if TITLE in self.items.column_names else None
+        return text
+
     def _check_parity(self, path: Path) -> None:
         """Refuse a runtime that does not give the outputs recorded at export."""
         sample = np.load(path, allow_pickle=False)
@@ -146,6 +156,7 @@ def _session(path: Path, threads: int) -> ort.InferenceSession:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads leave the cores to others
+    ort.preload_dlls()  # the CUDA libraries that pip installed; nothing to do in a CPU build
     wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
     return ort.InferenceSession(path, options, [name for name in wanted if name in ort.get_available_providers()])
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Self
 import numpy as np
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
-from recsys.columns import FIRST_ID, ITEM_ID, PADDING_ID, UNKNOWN_ID
+from recsys.columns import FIRST_ID, PADDING_ID, UNKNOWN_ID
 from recsys.errors import InputError
 from recsys.spec import Spec
 from serving.bundle import Array, Bundle
@@ -22,7 +22,7 @@ MAX_IDS = 10_000
 ContextId = Annotated[int, Field(ge=0, lt=2**31)]
 
 
-class UnknownUser(InputError):
+class UnknownUserError(InputError):
     """The bundle has no such user."""
 
 
@@ -127,6 +127,8 @@ def rank(bundle: Bundle, requests: Sequence[Resolved]) -> list[Recommendations]:
             ranked["context"] = np.stack([request.context_F for request in requests])
         [probability_BKT] = bundle.ranking.run(["probability"], ranked)
         weight_T = np.array([bundle.facts.value.get(task, 0.0) for task in bundle.facts.tasks])
+        if np.isnan(probability_BKT).any():
+            raise RuntimeError(f"the ranking graph of {bundle.name} gave a probability that is not a number")
         value_BK = np.where(np.isneginf(retrieval_BK), -np.inf, probability_BKT @ weight_T)
 
     order_BK = np.argsort(-value_BK, axis=1, kind="stable")  # stable: ties keep the order of retrieval
@@ -151,15 +153,15 @@ def _history(bundle: Bundle, query: Query) -> tuple[int, Array, list[str]]:
     if query.user_id is not None:
         user = bundle.user_index.find(query.user_id)
         if user < FIRST_ID:
-            raise UnknownUser(f"user_id {reprlib.repr(query.user_id)} is not in this bundle: send their item ids as `history`")
+            raise UnknownUserError(
+                f"user_id {reprlib.repr(query.user_id)} is not in this bundle: send their item ids as `history`"
+            )
         return user, bundle.timeline_of(user).astype(np.int64), []
     given = query.history or []
     history_L, unknown = _dense_items(bundle, given)
     if len(unknown) == len(given):
-        known = bundle.items[ITEM_ID][FIRST_ID].as_py()
-        raise InputError(
-            f"history is {reprlib.repr(given)}: none of these items is in this bundle, an id it knows is {known!r}"
-        )
+        known = bundle.item_id(FIRST_ID)
+        raise InputError(f"history is {reprlib.repr(given)}: this bundle has none of these items; an id it has is {known!r}")
     return UNKNOWN_ID, history_L, unknown
 
 
@@ -187,13 +189,17 @@ def _padded(rows: Sequence[Array]) -> tuple[Array, Array]:
 def _items(bundle: Bundle, item_K: Array, value_K: Array, retrieval_K: Array, probability_KT: Array) -> list[Item]:
     """Rows of the answer; places that retrieval could not fill are left out."""
     filled_K = np.isfinite(retrieval_K)
-    columns = bundle.items.take(item_K[filled_K])
-    texts = columns[ITEM_ID].to_pylist()
-    titles = columns["title"].to_pylist() if "title" in columns.column_names else [None] * len(texts)
-    values, scores = value_K[filled_K].tolist(), retrieval_K[filled_K].tolist()
-    tasks = [dict(zip(bundle.facts.tasks, row, strict=True)) for row in probability_KT[filled_K].tolist()]
-    rows = zip(texts, titles, values, scores, tasks, strict=True)
-    return [Item(item_id=i, title=t, score=v, retrieval_score=s, tasks=p) for i, t, v, s, p in rows]
+    columns = (item_K[filled_K], value_K[filled_K], retrieval_K[filled_K], probability_KT[filled_K])
+    return [
+        Item(
+            item_id=bundle.item_id(item),
+            title=bundle.title(item),
+            score=value,
+            retrieval_score=score,
+            tasks=dict(zip(bundle.facts.tasks, probability_T, strict=True)),
+        )
+        for item, value, score, probability_T in zip(*(column.tolist() for column in columns), strict=True)
+    ]
 
 
 def _sentence(error: ValidationError) -> str:

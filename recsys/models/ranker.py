@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from recsys.batch import Ids
+from recsys.columns import UNKNOWN_ID
 from recsys.jagged import Jagged
 from recsys.models import Sharing
 from recsys.models.embeddings import PooledEmbeddings, TableShape
@@ -88,15 +89,22 @@ class RankingGraph(nn.Module):
         item_BCD = self.item_id[item_BC]
         history_BCD = self._history(history_BL, length_B)[:, None].expand(-1, candidates, -1)
         user = self.user[user_B][:, None].expand(-1, candidates, -1)
-        context = [] if context_BF is None else [
-            table[context_BF[:, i]][:, None].expand(-1, candidates, -1) for i, table in enumerate(self.context)
-        ]  # fmt: skip
+        context = [
+            table[_known(context_BF[:, i], len(table))][:, None].expand(-1, candidates, -1)
+            for i, table in enumerate(self.context)
+            if context_BF is not None
+        ]
         return self.body([history_BCD, user, self.item[item_BC], *context], item_BCD, history_BCD).sigmoid()
 
     def _history(self, history_BL: Tensor, length_B: Tensor) -> Tensor:
         column_L = torch.arange(history_BL.shape[1])
         recent_BL = (column_L < length_B[:, None]) & (column_L >= length_B[:, None] - self.max_history)
         return (self.item_id[history_BL] * recent_BL[..., None]).sum(1) / length_B.clamp(1, self.max_history)[:, None]
+
+
+def _known(code_B: Tensor, rows: int) -> Tensor:
+    """A code that training never saw is unknown, not an error: the caller of the endpoint sends these."""
+    return torch.where((code_B >= 0) & (code_B < rows), code_B, UNKNOWN_ID)
 
 
 def _folded(tables: Mapping[str, Tensor], owner: str, names: Sequence[str], codes: Mapping[str, Jagged]) -> nn.Parameter:

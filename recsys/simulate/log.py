@@ -127,7 +127,8 @@ def impressions(
 
 
 def _affinity(taste_RD: Floats, centroid_CD: Floats) -> Floats:
-    return (taste_RD @ centroid_CD.T).astype(np.float64) / centroid_CD.shape[1] ** 0.5
+    # Not a matrix product: BLAS rounds differently with another number of threads, and then the bytes of the log differ.
+    return np.einsum("rd,cd->rc", taste_RD, centroid_CD).astype(np.float64) / centroid_CD.shape[1] ** 0.5
 
 
 def _softmax(logit_RC: Floats) -> Floats:
@@ -136,7 +137,7 @@ def _softmax(logit_RC: Floats) -> Floats:
 
 
 def _draw(chance_RC: Floats, uniform_RS: Floats) -> Ints:
-    """index_RS drawn from the probabilities chance_RC, by one search over all rows: row r's cumulative sum runs from r to r + 1."""
+    """index_RS drawn from chance_RC by one search over all rows: the cumulative sum of row r runs from r to r + 1."""
     R, C = chance_RC.shape
     row_R = np.arange(R)[:, None]
     cumulative_RC = np.cumsum(chance_RC, axis=1)

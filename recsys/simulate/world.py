@@ -61,7 +61,8 @@ def make_world(spec: Simulation) -> World:
     word_IV = np.empty((I, TAGS_PER_ITEM), np.int32)
     for c in range(C):
         members = by_category_I[first_C[c] : first_C[c + 1]]
-        score_IV = own_ID[members] @ rng.standard_normal((D, VOCABULARY), np.float32) / D**0.5
+        word_VD = rng.standard_normal((VOCABULARY, D), np.float32)
+        score_IV = np.einsum("id,vd->iv", own_ID[members], word_VD) / D**0.5
         score_IV += 0.2 * rng.gumbel(size=score_IV.shape)
         word_IV[members] = vocabulary_CV[c][np.argsort(-score_IV, axis=1)[:, :TAGS_PER_ITEM]]
     bias_IK = 0.3 * rng.standard_normal((I, K), np.float32)

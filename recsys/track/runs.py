@@ -105,7 +105,7 @@ class Run:
         self._flushed_s = time.monotonic()
 
     def params(self, values: Mapping[str, Any]) -> None:
-        """Log parameters, nested ones under dotted names. A parameter that the run has keeps its value: MLflow refuses another."""
+        """Log parameters, nested ones under dotted names. MLflow refuses another value for a name that the run has."""
         from mlflow.entities import Param
 
         entries = [Param(encode(name), value) for name, value in flatten(values).items()]
@@ -218,7 +218,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 def lock_hash() -> str:
     """A short hash of requirements/*.lock where the checkout has them, else of the installed packages' versions."""
-    locks = sorted((Path(__file__).parents[1] / "requirements").glob("*.lock"))
+    locks = sorted((Path(__file__).parents[2] / "requirements").glob("*.lock"))
     if locks:
         return hashlib.sha256(b"".join(lock.read_bytes() for lock in locks)).hexdigest()[:16]
     return fingerprint(sorted(f"{each.name}=={each.version}" for each in metadata.distributions()))
@@ -229,7 +229,7 @@ def _experiment_id(client: "MlflowClient", name: str, uri: str) -> str:
 
     found = client.get_experiment_by_name(name)
     if found is None:
-            try:
+        try:
             return str(client.create_experiment(name, artifact_location=artefact_location(uri)))
         except MlflowException:  # another process may have made it first
             found = client.get_experiment_by_name(name)

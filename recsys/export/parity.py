@@ -1,0 +1,138 @@
+"""Torch and ONNX must agree: the trained TorchRec model on jagged input against the graph in ONNX Runtime on padded input.
+
+Shapes: B = requests, L = history, E = excluded items, K = candidates returned, I = item rows, C = candidates ranked, T = tasks.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+from torch import Tensor, nn
+
+from recsys.batch import Ids
+from recsys.columns import FIRST_ID
+from recsys.errors import InputError
+from recsys.evaluate import padded
+from recsys.jagged import Jagged
+
+TOLERANCE = 1e-4
+BATCHES = (1, 7, 64)
+
+
+@dataclass(frozen=True)
+class Parity:
+    """The largest difference over all batches and history lengths, and a sample of inputs with torch's outputs."""
+
+    max_error: float
+    sample: dict[str, np.ndarray]
+
+
+def check_retrieval(model: nn.Module, path: Path, *, num_items: int, max_history: int, seed: int) -> Parity:
+    """`model` is the trained Retriever. Raises InputError when scores differ by more than TOLERANCE or the wrong items come."""
+    session, rng = _session(path), np.random.default_rng(seed)
+    errors, sample = [], {}
+    for batch in BATCHES:
+        for length in (0, 1, max_history):
+            history = _histories(rng, batch, length, num_items)
+            exclude_BE = rng.integers(0, num_items, (batch, 5))  # holds reserved ids too, as padding does
+            history_BL, length_B = (t.numpy() for t in padded(history))
+            inputs = {"history": history_BL, "length": length_B, "exclude": exclude_BE}
+            item_BK, score_BK = session.run(["item", "score"], inputs)
+            expected_BI = _retrieval_scores(model, history, num_items)
+            np.put_along_axis(expected_BI, exclude_BE, -np.inf, axis=1)
+            errors.append(_retrieval_error(item_BK, score_BK, expected_BI))
+            if batch == 7 and length == max_history:
+                expected_BK = np.take_along_axis(expected_BI, item_BK, axis=1)
+                sample = {**inputs, "item": item_BK, "score": expected_BK}
+    return _verdict("retrieval", path, errors, sample)
+
+
+def check_ranking(
+    model: nn.Module, path: Path, *, num_users: int, num_items: int, max_history: int, ranker_history: int,
+    codes: Mapping[str, tuple[str, Jagged]], context_sizes: Sequence[tuple[str, int]], seed: int,
+) -> Parity:  # fmt: skip
+    """`model` is the trained Ranker; `codes`: owner and rows of each user or item feature. Raises InputError."""
+    session, rng = _session(path), np.random.default_rng(seed)
+    errors, sample = [], {}
+    for batch in BATCHES:
+        for length in (0, 1, max_history):
+            history = _histories(rng, batch, length, num_items)
+            user_B, item_BC = rng.integers(0, num_users, batch), rng.integers(0, num_items, (batch, 3))
+            history_BL, length_B = (t.numpy() for t in padded(history))
+            inputs = {"user": user_B, "history": history_BL, "length": length_B, "item": item_BC}
+            context_BF = np.stack([rng.integers(0, size, batch) for _, size in context_sizes], axis=1) if context_sizes else None
+            if context_BF is not None:
+                inputs["context"] = context_BF
+            [probability_BCT] = session.run(["probability"], inputs)
+            names = [name for name, _ in context_sizes]
+            expected = [
+                _ranking_probability(model, user_B, item_B, history.last(ranker_history), codes, names, context_BF) for item_B in item_BC.T
+            ]
+            expected_BCT = np.stack(expected, axis=1)
+            errors.append(float(np.abs(probability_BCT - expected_BCT).max()))
+            if batch == 7 and length == max_history:
+                sample = {**inputs, "probability": expected_BCT}
+    return _verdict("ranking", path, errors, sample)
+
+
+def _histories(rng: np.random.Generator, batch: int, length: int, num_items: int) -> Jagged:
+    """The first history has the length asked for, the others any up to it."""
+    length_B = rng.integers(0, length + 1, batch)
+    length_B[0] = length
+    items = rng.integers(FIRST_ID, num_items, int(length_B.sum()))
+    return Jagged(items, np.concatenate([[0], np.cumsum(length_B)]))
+
+
+def _ids(lists: Jagged) -> Ids:
+    return Ids(torch.from_numpy(lists.item_E.astype(np.int64)), torch.from_numpy(lists.lengths.astype(np.int64)))
+
+
+@torch.no_grad()
+def _retrieval_scores(model: nn.Module, history: Jagged, num_items: int) -> np.ndarray:
+    ids = _ids(history)
+    hidden_MD, item_ID = model(ids, torch.arange(num_items))
+    score_BI: Tensor = hidden_MD[(ids.length_B + 1).cumsum(0) - 1] @ item_ID.T
+    score_BI[:, :FIRST_ID] = -torch.inf
+    return score_BI.numpy()
+
+
+@torch.no_grad()
+def _ranking_probability(
+    model: nn.Module, user_B: np.ndarray, item_B: np.ndarray, history: Jagged, codes: Mapping[str, tuple[str, Jagged]],
+    context_names: Sequence[str], context_BF: np.ndarray | None,
+) -> np.ndarray:  # fmt: skip
+    ones_B = torch.ones(len(user_B), dtype=torch.int64)
+    ids = {"user": Ids(torch.from_numpy(user_B), ones_B), "item": Ids(torch.tensor(item_B), ones_B), "history": _ids(history)}
+    for name, (owner, rows) in codes.items():
+        ids[name] = _ids(rows.take(user_B if owner == "user" else item_B))
+    if context_BF is not None:
+        ids |= {name: Ids(torch.tensor(context_BF[:, i]), ones_B) for i, name in enumerate(context_names)}
+    return model(ids).sigmoid().numpy()
+
+
+def _retrieval_error(item_BK: np.ndarray, score_BK: np.ndarray, expected_BI: np.ndarray) -> float:
+    """Largest difference of scores, of the items returned and of the K best that should have been."""
+    given_BK = np.take_along_axis(expected_BI, item_BK, axis=1)
+    best_BK = -np.sort(-expected_BI, axis=1)[:, : item_BK.shape[1]]
+    finite_BK = np.isfinite(best_BK)
+    if not (np.isfinite(score_BK) == finite_BK).all():
+        return float("inf")
+    both = np.stack([np.abs(score_BK - given_BK)[finite_BK], np.abs(score_BK - best_BK)[finite_BK]])
+    return float(both.max(initial=0.0))
+
+
+def _session(path: Path) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def _verdict(graph: str, path: Path, errors: list[float], sample: dict[str, np.ndarray]) -> Parity:
+    worst = max(errors)
+    if not worst <= TOLERANCE:
+        raise InputError(f"{path.name} differs from torch by {worst:.2e}, more than {TOLERANCE:.0e}: the bundle is not written")
+    return Parity(worst, {f"{graph}_{name}": value for name, value in sample.items()})

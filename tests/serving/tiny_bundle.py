@@ -1,0 +1,156 @@
+"""A small real bundle: 40 items, 12 users, two graphs whose answers the functions below give in numpy.
+
+B = queries, L = history, E = excluded items, K = candidates, C = items to rank, T = tasks, N = rows of the item table.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pyarrow as pa
+from onnx import numpy_helper, parser
+
+from recsys.artefact import write_artefact
+
+NUM_ITEMS, NUM_USERS, NUM_CANDIDATES, MAX_HISTORY = 40, 12, 20, 8
+ROWS = NUM_ITEMS + 2
+TASKS = ("click", "like")
+VALUE = {"click": 1.0, "like": 0.5}
+SIMILARITY_NN = np.random.default_rng(0).normal(size=(ROWS, ROWS)).astype(np.float32)
+SIMILARITY_NN[:, :2] = -np.inf  # padding and unknown are never candidates
+
+# Score = similarity to the last item of the history; excluded items become -inf; the best K are taken in the graph.
+RETRIEVAL = f"""
+<ir_version: 10, opset_import: ["": 20]>
+retrieval (int64[B, L] history, int64[B] length, int64[B, E] exclude)
+  => (int64[B, {NUM_CANDIDATES}] item, float[B, {NUM_CANDIDATES}] score)
+<int64[1] one = {{1}}, int64[1] k = {{{NUM_CANDIDATES}}}, int64 zero = {{0}}>
+{{
+  column = Unsqueeze(length, one)
+  before = Sub(column, one)
+  last = Max(before, zero)
+  newest = GatherElements<axis = 1>(history, last)
+  query = Squeeze(newest, one)
+  scores = Gather(similarity, query)
+  shape = Shape(exclude)
+  masks = ConstantOfShape<value = float[1] {{-inf}}>(shape)
+  masked = ScatterElements<axis = 1>(scores, exclude, masks)
+  score, item = TopK(masked, k)
+}}
+"""
+
+# click = (7 item + user + length + context) mod 11 / 11, like = 3 item mod 5 / 5
+RANKING = """
+<ir_version: 10, opset_import: ["": 20]>
+ranking (int64[B] user, int64[B, L] history, int64[B] length, int64[B, C] item{context_input}) => (float[B, C, 2] probability)
+<int64[1] one = {{1}}, int64[1] last = {{-1}}, int64 three = {{3}},
+ int64 five = {{5}}, int64 seven = {{7}}, int64 eleven = {{11}},
+ float fives = {{5}}, float elevens = {{11}}>
+{{
+  whose = Add(user, length)
+  {context_sum}
+  who = Unsqueeze(asked, one)
+  sevenfold = Mul(item, seven)
+  mixed = Add(sevenfold, who)
+  click_rest = Mod(mixed, eleven)
+  click_float = Cast<to = 1>(click_rest)
+  click = Div(click_float, elevens)
+  threefold = Mul(item, three)
+  like_rest = Mod(threefold, five)
+  like_float = Cast<to = 1>(like_rest)
+  like = Div(like_float, fives)
+  click_column = Unsqueeze(click, last)
+  like_column = Unsqueeze(like, last)
+  probability = Concat<axis = -1>(click_column, like_column)
+}}
+"""
+
+
+def retrieved(history_BL: np.ndarray, length_B: np.ndarray, exclude_BE: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    scores_BN = SIMILARITY_NN[history_BL[np.arange(len(history_BL)), np.maximum(length_B - 1, 0)]].copy()
+    for scores_N, exclude_E in zip(scores_BN, exclude_BE, strict=True):
+        scores_N[exclude_E] = -np.inf
+    item_BK = np.argsort(-scores_BN, axis=1, kind="stable")[:, :NUM_CANDIDATES]
+    return item_BK, np.take_along_axis(scores_BN, item_BK, axis=1)
+
+
+def probabilities(user: int, length: int, item: int, context: int = 0) -> tuple[float, float]:
+    return (7 * item + user + length + context) % 11 / 11, 3 * item % 5 / 5
+
+
+def timeline_of(user: int) -> list[int]:
+    """Dense items of a dense user, oldest first: 3 to 14 of them."""
+    return [2 + (5 * user + 3 * place) % NUM_ITEMS for place in range(user + 1)]
+
+
+def item_text(dense: int) -> str:
+    return f"item-{dense - 2}"
+
+
+def build_bundle(folder: Path, *, tasks: tuple[str, ...] = TASKS, context: tuple[str, ...] = (), title: bool = True) -> Path:
+    model = {
+        "max_history": MAX_HISTORY,
+        "num_candidates": NUM_CANDIDATES,
+        "num_items": ROWS,
+        "tasks": list(tasks),
+        "value": VALUE if tasks else {},
+        "context": list(context),
+        "has_history_filter": True,
+    }
+    lineage = {"dataset": "0123456789abcdef", "config": "tiny", "commit": "unknown"}
+    with write_artefact(folder, "bundle", name="tiny", model=model, lineage=lineage) as (scratch, _):
+        retrieval = parser.parse_model(RETRIEVAL)
+        retrieval.graph.initializer.append(numpy_helper.from_array(SIMILARITY_NN, "similarity"))
+        onnx.save(retrieval, scratch / "retrieval.onnx")
+        if tasks:
+            onnx.save(parser.parse_model(_ranking_text(len(context))), scratch / "ranking.onnx")
+        _write_tables(scratch, title)
+        np.savez(scratch / "parity.npz", **_parity(bool(tasks), len(context)))
+    return folder
+
+
+def _ranking_text(num_context: int) -> str:
+    if not num_context:
+        return RANKING.format(context_input="", context_sum="asked = Identity(whose)")
+    total = "total = ReduceSum<keepdims = 0>(context, one)\n  asked = Add(whose, total)"
+    return RANKING.format(context_input=f", int64[B, {num_context}] context", context_sum=total)
+
+
+def _write_tables(folder: Path, title: bool) -> None:
+    timelines = [[], []] + [timeline_of(user) for user in range(2, NUM_USERS + 2)]
+    lengths = [len(timeline) for timeline in timelines]
+    users = {
+        "user_id": pa.array([None, None] + [f"user-{user}" for user in range(NUM_USERS)], pa.string()),
+        "start": pa.array(np.cumsum([0, *lengths[:-1]]), pa.int64()),
+        "length": pa.array(lengths, pa.int64()),
+    }
+    items = {
+        "item_id": pa.array([None, None] + [item_text(row) for row in range(2, ROWS)], pa.string()),
+        "train_count": pa.array([0] * ROWS, pa.int64()),
+    }
+    if title:
+        items["title"] = pa.array([None, None] + [f"Title {row}" for row in range(2, ROWS)], pa.string())
+    timeline = {"item": pa.array(np.concatenate(timelines), pa.int32())}
+    for name, columns in {"users": users, "items": items, "timeline": timeline}.items():
+        table = pa.table(columns)
+        with pa.ipc.new_file(folder / f"{name}.arrow", table.schema) as writer:
+            writer.write_table(table, max_chunksize=16)  # several record batches, as a large table has
+
+
+def _parity(with_ranking: bool, num_context: int) -> dict[str, Any]:
+    history_BL = np.array([[3, 9, 4], [5, 0, 0], [0, 0, 0]])
+    length_B = np.array([3, 1, 0])
+    exclude_BE = np.array([[3, 9, 4], [0, 0, 0], [7, 8, 0]])
+    item_BK, score_BK = retrieved(history_BL, length_B, exclude_BE)
+    out = {"history": history_BL, "length": length_B, "exclude": exclude_BE, "item": item_BK, "score": score_BK}
+    sample = {f"retrieval_{name}": array for name, array in out.items()}
+    if with_ranking:
+        user_B, item_BC = np.array([2, 3, 1]), np.array([[6, 7], [8, 9], [2, 41]])
+        rows = zip(user_B, length_B, item_BC, strict=True)
+        probability = np.array([[probabilities(u, n, i, num_context) for i in items] for u, n, items in rows], np.float32)
+        out = {"user": user_B, "history": history_BL, "length": length_B, "item": item_BC, "probability": probability}
+        sample |= {f"ranking_{name}": array for name, array in out.items()}
+        if num_context:
+            sample["ranking_context"] = np.ones((3, num_context), dtype=np.int64)
+    return sample
