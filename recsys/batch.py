@@ -42,8 +42,9 @@ class Batch:
     weight_B: Tensor = field(default_factory=lambda: torch.empty(0))
 
     @property
-    def size(self) -> int:
-        return len(next(iter(self.ids.values())).length_B)
+    def num_predictions(self) -> int:
+        """What the batch trains: labelled examples, or the events of the sequences."""
+        return len(self.label_BT) or len(self.ids["history"].value_N)
 
 
 @dataclass(frozen=True)

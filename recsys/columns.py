@@ -36,6 +36,7 @@ TIMELINE_FILE = "timeline.arrow"
 EXAMPLES_FILE = "examples.arrow"
 USERS_FILE = "users.arrow"
 ITEMS_FILE = "items.arrow"
+VOCABULARIES_FILE = "vocabularies.parquet"
 
 
 def label(task: str) -> str:

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as parquet
 
 from recsys.artefact import read_manifest
 from recsys.columns import (
-    EXAMPLES_FILE, ITEM, ITEM_ID, ITEMS_FILE, LENGTH, SPLIT, START, TIME_MS, TIMELINE_FILE, TRAIN_COUNT, USER_ID, USERS_FILE,
+    EXAMPLES_FILE, ITEM, ITEM_ID, ITEMS_FILE, LENGTH, SPLIT, START, TIME_MS, TIMELINE_FILE, TRAIN_COUNT, USER_ID, USERS_FILE, VOCABULARIES_FILE,
 )  # fmt: skip
 from recsys.jagged import Jagged
 
@@ -62,6 +64,15 @@ class Dataset:
     @cached_property
     def user_ids(self) -> list[str | None]:
         return self._users.column(USER_ID).to_pylist()
+
+    def vocabulary(self, owner: str, feature: str) -> list[str]:
+        """The values of a feature in the order of their codes, the first one having code FIRST_ID."""
+        path = self.folder / VOCABULARIES_FILE
+        if not path.is_file():
+            return []
+        chosen = (pc.field("owner") == owner) & (pc.field("feature") == feature)
+        table = parquet.read_table(path, filters=chosen).sort_by("code")
+        return [str(value) for value in table.column("value").to_pylist()]
 
     @property
     def timelines(self) -> Jagged:

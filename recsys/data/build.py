@@ -9,7 +9,7 @@ import polars as pl
 from recsys.artefact import file_hash, fingerprint, write_artefact
 from recsys.columns import (
     CONTEXT_PREFIX, EXAMPLES_FILE, FIRST_ID, IN_HISTORY, ITEM, ITEM_ID, ITEMS_FILE, LABEL_PREFIX, LENGTH, POSITION, PROPENSITY, ROW,
-    SLOT, SPLIT, SPLIT_NAMES, START, TIME_MS, TIMELINE_FILE, TRAIN, TRAIN_COUNT, USER, USER_ID, USERS_FILE, WEIGHT, label,
+    SLOT, SPLIT, SPLIT_NAMES, START, TIME_MS, TIMELINE_FILE, TRAIN, TRAIN_COUNT, USER, USER_ID, USERS_FILE, VOCABULARIES_FILE, WEIGHT, label,
 )  # fmt: skip
 from recsys.data import Data
 from recsys.data.canonical import canonicalise
@@ -194,7 +194,7 @@ def _write(prepared: Prepared, folder: Path) -> None:
         if len(f.values)
     ]
     if values:
-        pl.concat(values).write_parquet(folder / "vocabularies.parquet")
+        pl.concat(values).write_parquet(folder / VOCABULARIES_FILE)
     if len(prepared.quarantine):
         (folder / "quarantine").mkdir()
         prepared.quarantine.rename({ROW: "source_row"}).write_parquet(folder / "quarantine" / "events.parquet")

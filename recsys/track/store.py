@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 DEFAULT_URI = "sqlite:///mlruns/mlflow.db"
 SQLITE = "sqlite:///"
+INSTEAD = f"check --uri or MLFLOW_TRACKING_URI, or use {DEFAULT_URI}"
 
 REFUSALS = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # MLflow's error codes for what is absent or misnamed
 
@@ -34,6 +35,11 @@ def describe_store(uri: str | None = None) -> str:
     """Where runs go and whether they can: a sentence. Raises InputError, with the mend, when the store cannot be opened."""
     uri = resolve_uri(uri)
     if uri.startswith(SQLITE) and not _sqlite_file(uri).exists():
+        above = next(folder for folder in _sqlite_file(uri).parents if folder.exists())
+        if not (above.is_dir() and os.access(above, os.W_OK)):
+            raise InputError(
+                f"The MLflow store {uri} cannot be made in {above}: make that a folder you can write to, or {INSTEAD}"
+            )
         return f"{uri} (made by the first run)"
     experiments = open_store(uri).search_experiments()
     return f"{shown(uri)} ({len(experiments)} experiment{'s' * (len(experiments) != 1)})"
@@ -46,14 +52,13 @@ def artefact_location(uri: str) -> str | None:
 
 def open_store(uri: str) -> "MlflowClient":
     """A client whose store has answered once. Raises InputError otherwise."""
-    instead = f"check --uri or MLFLOW_TRACKING_URI, or use {DEFAULT_URI}"
     try:
         _make_ready(uri)
         client = _client(uri)
         client.search_experiments(max_results=1)
     except ImportError as error:
         raise InputError(
-            f"The MLflow store {shown(uri)} needs the Python package {error.name}: install it, or {instead}"
+            f"The MLflow store {shown(uri)} needs the Python package {error.name}: install it, or {INSTEAD}"
         ) from error
     except Exception as error:  # MLflow's, SQLAlchemy's and the system's own, by the kind of store
         if "out-of-date database schema" in str(error):
@@ -62,7 +67,7 @@ def open_store(uri: str) -> "MlflowClient":
                 f"back it up, then run `mlflow db upgrade {shown(uri)}`"
             ) from error
         reason = str(error).partition("\n")[0].partition(". ")[0]
-        raise InputError(f"The MLflow store {shown(uri)} cannot be opened ({reason}): {instead}") from error
+        raise InputError(f"The MLflow store {shown(uri)} cannot be opened ({reason}): {INSTEAD}") from error
     return client
 
 

@@ -22,6 +22,7 @@ NOISY = ("torchrec", "torch.distributed", "fbgemm_gpu", "torch.fx", "root")
 def process_group() -> Iterator[torch.device]:
     """Join torchrun's group, or make a group of one without a network. Yield the device of this process."""
     warnings.filterwarnings("ignore", module="torch|torchrec|fbgemm_gpu")
+    warnings.filterwarnings("ignore", message="Please use DTensor")  # TorchRec still shards its tables this way
     for name in NOISY:
         logging.getLogger(None if name == "root" else name).setLevel(logging.ERROR)
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))

@@ -45,7 +45,7 @@ class Job:
 class Progress(Protocol):
     """Where the loop reports to; both calls must return quickly."""
 
-    def step(self, job: str, *, step: int, total_steps: int, metrics: dict[str, float]) -> None: ...
+    def step(self, job: str, *, step: int, total_steps: int, predictions: int, metrics: dict[str, float]) -> None: ...
     def validated(self, job: str, *, step: int, epoch: int, metrics: dict[str, float], best: bool) -> None: ...
 
 
@@ -59,6 +59,8 @@ class State:
     seconds: float = 0.0
     best: float = -math.inf
     stale: int = 0
+    loss_sum: float = 0.0  # over the steps since the last validation
+    loss_steps: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -101,8 +103,11 @@ class _Trainer:
                 began = time.perf_counter()
                 metrics = self._step(batch, total_steps)
                 state.batch, state.step = state.batch + 1, state.step + 1
+                state.loss_sum, state.loss_steps = state.loss_sum + metrics["loss"], state.loss_steps + 1
                 state.seconds += time.perf_counter() - began
-                progress.step(self.job.name, step=state.step, total_steps=total_steps, metrics=metrics)
+                progress.step(
+                    self.job.name, step=state.step, total_steps=total_steps, predictions=batch.num_predictions, metrics=metrics
+                )
                 if time.monotonic() - saved > 60 * self.spec.checkpoint_minutes:
                     self.save()
                     saved = time.monotonic()
@@ -128,7 +133,9 @@ class _Trainer:
         loss.backward()
         norm = nn.utils.clip_grad_norm_([p for group in self.dense.param_groups for p in group["params"]], self.spec.clip_norm)
         self.dense.step()
-        return {name: value.item() for name, value in terms.items()} | {"gradient_norm": norm.item(), "rate_share": share}
+        return {name: value.item() for name, value in terms.items()} | {
+            "loss": loss.item(), "gradient_norm": norm.item(), "rate_share": share,
+        }  # fmt: skip
 
     def _rate_share(self, total_steps: int) -> float:
         """Linear warm-up, then cosine decay to `final_share`, over steps or over `max_minutes`, whichever ends first."""
@@ -160,7 +167,9 @@ class _Trainer:
             state.best, state.stale, self.best_state = value, 0, whole
         else:
             state.stale += 1
-        state.history.append({"epoch": state.epoch, "step": state.step, "seconds": round(state.seconds, 1), **metrics})
+        loss = state.loss_sum / max(1, state.loss_steps)
+        state.loss_sum, state.loss_steps = 0.0, 0
+        state.history.append({"epoch": state.epoch, "step": state.step, "seconds": round(state.seconds, 1), "loss": loss, **metrics})
         progress.validated(self.job.name, step=state.step, epoch=state.epoch, metrics=metrics, best=better)
         self.save()
 

@@ -1,0 +1,306 @@
+"""The `recsys` command. Every command reads artefacts, calls one stage, and says where its output lies and what to run next."""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+
+from pipelines.show import show_data_report, show_items, show_metrics
+from pipelines.workspace import Workspace, config_path
+from recsys.artefact import read_manifest
+from recsys.config import RunConfig, load
+from recsys.errors import InputError
+
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False,
+    help="From raw logs to a live recommender: simulate or prepare, train, evaluate, export, promote, serve.\n\n"
+    "New here? [bold]recsys demo[/] runs all of it on a simulated log.",
+)  # fmt: skip
+console = Console(stderr=True)  # what people read; results for machines go to the standard output
+
+ConfigOption = Annotated[str, typer.Option("--config", "-c", help="name of a shipped config, or the path of a YAML file")]
+RunOption = Annotated[Path | None, typer.Option("--run", help="folder of the run's artefacts [default: runs/NAME of the config]")]
+SetOption = Annotated[list[str] | None, typer.Option("--set", help="override a config key, as in retriever.fit.epochs=3; repeatable")]
+DataOption = Annotated[Path | None, typer.Option("--data", help="folder of the raw logs")]
+JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON object instead of tables")]
+StoreOption = Annotated[str | None, typer.Option("--store", help="MLflow tracking URI [default: sqlite:///mlruns/mlflow.db]")]
+BundleOption = Annotated[Path | None, typer.Option("--bundle", help="folder of the bundle [default: the run's]")]
+
+
+@app.command()
+def simulate(
+    out: Annotated[Path, typer.Option("--out", help="folder to write")] = Path("runs/demo/raw"),
+    users: int = 2000, items: int = 1000, events: int = 200_000, days: int = 30, seed: int = 1,
+) -> None:  # fmt: skip
+    """Write a simulated log with known truth: impressions, clicks, long views, likes and purchases.
+
+    Example: recsys simulate --events 1000000 --users 20000 --out runs/big/raw
+    """
+    from rich.progress import Progress
+
+    from recsys.simulate import Simulation, simulate
+
+    try:
+        spec = Simulation(users=users, items=items, events=events, days=days, seed=seed)
+    except ValueError as error:
+        raise InputError(_pydantic_sentence(error)) from error
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("simulating", total=spec.events)
+        simulate(spec, out, progress=lambda done, total: bar.update(task, completed=done, total=total))
+    rows = read_manifest(out, "raw")["rows"]
+    console.print(f"[bold]{rows['events']:,}[/] impressions of {rows['users']:,} users and {rows['items']:,} items in {out}")
+    _next(f"recsys prepare --config demo --data {out}")
+
+
+@app.command()
+def prepare(
+    config: ConfigOption = "demo", data: DataOption = None, run: RunOption = None, set_: SetOption = None, as_json: JsonOption = False
+) -> None:
+    """Turn raw logs into a dataset: timelines, examples, id maps, splits; bad rows go to quarantine with the reason.
+
+    Example: recsys prepare --config ml-1m --data path/to/ml-1m
+    """
+    from pipelines import stages
+
+    settings, workspace = _open(config, set_, run)
+    manifest = stages.prepare(settings, data or workspace.raw, workspace)
+    if as_json:
+        _print_json({"dataset": str(workspace.dataset), "data_fingerprint": manifest["data_fingerprint"], **manifest["report"]})
+    show_data_report(console, workspace.dataset, manifest)
+    _next(f"recsys train {_same(config, run, set_)}")
+
+
+@app.command()
+def train(
+    config: ConfigOption = "demo", run: RunOption = None, set_: SetOption = None,
+    only: Annotated[str | None, typer.Option("--only", help="train just this part: retriever or ranker")] = None,
+    store: StoreOption = None,
+) -> None:  # fmt: skip
+    """Train the retriever and, where the log has tasks, the ranker. A killed run goes on where it stopped.
+
+    Example: recsys train --config ml-1m --set retriever.fit.epochs=10
+
+    Many processes: torchrun --nproc-per-node 2 -m pipelines.cli train --config ml-1m
+    """
+    from pipelines import stages
+
+    if only not in (None, "retriever", "ranker"):
+        raise InputError(f"--only {only!r} is unknown: choose retriever or ranker")
+    settings, workspace = _open(config, set_, run)
+    first = os.environ.get("RANK", "0") == "0"
+    manifests = stages.train(settings, workspace, only=only, console=console if first else None, uri=store)
+    if first:
+        for part, manifest in manifests.items():
+            console.print(
+                f"[bold]{part}[/] in {workspace.checkpoint(part)}: {manifest['main_metric']} {manifest['best']:.4f} after "
+                f"{manifest['epochs']} epochs, {manifest['seconds']:.0f} s"
+            )
+        _next(f"recsys evaluate {_same(config, run, set_)}")
+
+
+@app.command()
+def evaluate(
+    config: ConfigOption = "demo", run: RunOption = None, set_: SetOption = None, store: StoreOption = None, as_json: JsonOption = False
+) -> None:
+    """Judge the trained models on the test split, beside popularity, item-KNN and transition counts.
+
+    Example: recsys evaluate --config ml-1m --json
+    """
+    from pipelines import stages
+
+    settings, workspace = _open(config, set_, run)
+    result = stages.evaluate(settings, workspace, uri=store)
+    if as_json:
+        _print_json(result)
+    show_metrics(console, workspace.metrics, result)
+    _next(f"recsys export {_same(config, run, set_)}")
+
+
+@app.command()
+def export(
+    config: ConfigOption = "demo", run: RunOption = None, set_: SetOption = None, store: StoreOption = None, as_json: JsonOption = False
+) -> None:
+    """Write the ONNX bundle after proving that ONNX and torch agree, and register it as the model's candidate.
+
+    Example: recsys export --config ml-1m
+    """
+    from pipelines import stages
+
+    settings, workspace = _open(config, set_, run)
+    manifest = stages.export(settings, workspace, uri=store)
+    if as_json:
+        _print_json({"bundle": str(workspace.bundle), **{k: manifest.get(k) for k in ("fingerprint", "version", "parity_max_error")}})
+    errors = ", ".join(f"{part} {error:.1e}" for part, error in manifest["parity_max_error"].items())
+    console.print(f"[bold]bundle[/] in {workspace.bundle}, largest difference of torch and ONNX: {errors}")
+    _next(f"recsys promote {_same(config, run, set_)}", f"recsys serve {_same(config, run, set_)}")
+
+
+@app.command()
+def promote(
+    config: ConfigOption = "demo", store: StoreOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="judge, and change nothing")] = False, as_json: JsonOption = False,
+) -> None:  # fmt: skip
+    """Make the candidate the champion if it passes the gates: parity, above the floor, not below the champion. Exit code 1 if not.
+
+    Example: recsys promote --config ml-1m --dry-run
+    """
+    from dataclasses import asdict
+
+    from pipelines.promote import promote, render
+
+    settings = load(config_path(config))
+    decision = promote(settings.name, metric=f"NDCG@{settings.evaluation.ks[0]}", dry_run=dry_run, uri=store)
+    if as_json:
+        _print_json(asdict(decision) | {"passed": decision.passed})
+    console.print(render(decision))
+    _next(f"recsys serve --config {config}", "recsys compare")
+    if not decision.passed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def compare(
+    experiment: Annotated[str, typer.Option(help="MLflow experiment")] = "recsys", store: StoreOption = None,
+    metric: Annotated[list[str] | None, typer.Option("--metric", help="show metrics that match, as in 'test/*'; repeatable")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="newest runs shown")] = 6, as_json: JsonOption = False,
+    runs: Annotated[list[str] | None, typer.Argument(help="ids or names of runs [default: the newest]")] = None,
+) -> None:  # fmt: skip
+    """Put runs side by side, the best of each metric marked among runs of the same protocol.
+
+    Example: recsys compare --metric 'test/NDCG*' --limit 3
+    """
+    from pipelines.compare import compare, render
+
+    found = compare(experiment, **_given(runs=runs, metrics=metric), limit=limit, uri=store)
+    if as_json:
+        _print_json(found.to_json())
+    console.print(render(found))
+
+
+@app.command()
+def serve(
+    config: ConfigOption = "demo", run: RunOption = None, bundle: BundleOption = None, host: str = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 3000, workers: Annotated[int, typer.Option(min=1)] = 1,
+) -> None:  # fmt: skip
+    """Serve a bundle over HTTP with BentoML until Ctrl-C.
+
+    Example: recsys serve --config demo --port 3000, then
+    curl -H 'content-type: application/json' -d '{"user_id": "u1", "k": 5}' http://127.0.0.1:3000/recommend
+    """
+    from serving.run import serve
+
+    folder = bundle or _open(config, None, run)[1].bundle
+    console.print(f"serving {folder} on http://{host}:{port} (POST /recommend, GET /healthz /readyz /metrics); Ctrl-C stops")
+    serve(folder, host=host, port=port, workers=workers)
+
+
+@app.command()
+def recommend(
+    config: ConfigOption = "demo", run: RunOption = None, bundle: BundleOption = None,
+    user: Annotated[str | None, typer.Option(help="external id of a user of the log")] = None,
+    history: Annotated[str | None, typer.Option(help="item ids, oldest first, separated by commas, instead of a user")] = None,
+    k: int = 10, exclude: Annotated[str | None, typer.Option(help="item ids to leave out, separated by commas")] = None,
+    url: Annotated[str | None, typer.Option(help="ask this endpoint instead of opening the bundle here")] = None,
+    as_json: JsonOption = False,
+) -> None:  # fmt: skip
+    """Recommend items to one user, from a bundle or a running endpoint.
+
+    Example: recsys recommend --config ml-1m --user 42 --k 5
+    """
+    from serving.bundle import Bundle
+    from serving.client import ask
+    from serving.recommend import parse_query
+    from serving.recommend import recommend as answer
+
+    query = _given(user_id=user, history=history.split(",") if history else None, exclude=exclude.split(",") if exclude else None)
+    if url:
+        found = ask(url, **query, k=k)
+    else:
+        folder = bundle or _open(config, None, run)[1].bundle
+        found = answer(Bundle.load(folder), parse_query(json.dumps({**query, "k": k}))).model_dump()
+    if as_json:
+        _print_json(found)
+    show_items(console, found)
+
+
+@app.command()
+def doctor(store: StoreOption = None, as_json: JsonOption = False) -> None:
+    """Check versions, ONNX Runtime, the MLflow store, disk and memory, and say the mend for each failure."""
+    from pipelines.doctor import checks, healthy, render, to_json
+
+    found = checks(store)
+    if as_json:
+        _print_json(to_json(found))
+    console.print(render(found))
+    if not healthy(found):
+        raise typer.Exit(1)
+
+
+@app.command()
+def demo(
+    data: DataOption = None,
+    config: Annotated[str | None, typer.Option("--config", "-c", help="default: the shipped config that fits --data")] = None,
+    set_: SetOption = None, store: StoreOption = None,
+) -> None:  # fmt: skip
+    """Run everything, from raw logs to recommendations of the live endpoint; without --data on a simulated log.
+
+    Example: recsys demo --data path/to/ml-1m
+    """
+    from pipelines.demo import demo
+
+    demo(console, data=data, config=config, overrides=set_ or [], uri=store)
+
+
+def _open(config: str, overrides: list[str] | None, run: Path | None) -> tuple[RunConfig, Workspace]:
+    settings = load(config_path(config), *(overrides or []))
+    return settings, Workspace(run or Path("runs") / settings.name)
+
+
+def _same(config: str, run: Path | None, overrides: list[str] | None) -> str:
+    """The options that name the same run again."""
+    words = ["--config", config, *(["--run", str(run)] if run else [])]
+    return " ".join([*words, *(f"--set {each}" for each in overrides or [])])
+
+
+def _next(*commands: str) -> None:
+    console.print("next: " + "   or: ".join(f"[cyan]{command}[/]" for command in commands), highlight=False)
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, default=str))
+
+
+def _pydantic_sentence(error: ValueError) -> str:
+    first = error.errors()[0] if hasattr(error, "errors") else {"loc": (), "msg": str(error)}
+    place = ".".join(str(part) for part in first["loc"])
+    return f"{place + ' = ' + repr(first.get('input')) + ': ' if place else ''}{first['msg'].removeprefix('Value error, ')}"
+
+
+def _stop(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Run a command; the user's mistakes end with one sentence and exit code 2."""
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        app()
+    except InputError as error:
+        console.print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True, markup=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        console.print("stopped; artefacts are as they were before this command")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""Everything in one go: raw logs -> dataset -> models -> metrics -> bundle -> champion -> live endpoint -> recommendations."""
+
+import json
+import time
+from pathlib import Path
+
+import pyarrow as pa
+from rich.console import Console
+
+from pipelines import stages
+from pipelines.adapters import detect
+from pipelines.promote import promote, render
+from pipelines.show import show_data_report, show_items, show_metrics
+from pipelines.workspace import Workspace, config_path
+from recsys.columns import LENGTH, USER_ID, USERS_FILE
+from recsys.config import RunConfig, load
+
+SHOWN_USERS = 2
+
+
+def demo(console: Console, *, data: Path | None, config: str | None, overrides: list[str], uri: str | None) -> None:
+    """Run every stage and end with answers of the live endpoint. Raises InputError."""
+    began = time.monotonic()
+    path = config_path(config) if config else detect(data) if data else config_path("demo")
+    settings = load(path, *overrides)
+    workspace = Workspace(Path("runs") / settings.name)
+    raw = data or _simulated(console, workspace)
+
+    console.rule(f"[bold]1 prepare[/]  {raw} with config {path.stem}")
+    show_data_report(console, workspace.dataset, stages.prepare(settings, raw, workspace))
+    console.rule("[bold]2 train")
+    stages.train(settings, workspace, only=None, console=console, uri=uri)
+    console.rule("[bold]3 evaluate")
+    result = stages.evaluate(settings, workspace, uri=uri)
+    show_metrics(console, workspace.metrics, result)
+    console.rule("[bold]4 export")
+    manifest = stages.export(settings, workspace, uri=uri)
+    worst = max(manifest["parity_max_error"].values())
+    console.print(f"[bold]bundle[/] in {workspace.bundle}; torch and ONNX differ by at most {worst:.1e}")
+    console.rule("[bold]5 promote")
+    console.print(render(promote(settings.name, metric=f"NDCG@{settings.evaluation.ks[0]}", uri=uri)))
+    console.rule("[bold]6 serve")
+    _ask_live(console, settings, workspace)
+    name = path.stem if path.parent == config_path("demo").parent else path
+    console.print(
+        f"\nDone in {time.monotonic() - began:.0f} s. Keep the endpoint up: [cyan]recsys serve --config {name}[/]   "
+        "Compare runs: [cyan]recsys compare[/]\nSee the experiments: "
+        "[cyan].venv/bin/mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db[/]   ([cyan]recsys[/] is .venv/bin/recsys)",
+        highlight=False,
+    )
+
+
+def _simulated(console: Console, workspace: Workspace) -> Path:
+    from recsys.simulate import Simulation, simulate
+
+    console.rule("[bold]0 simulate")
+    spec = Simulation()
+    simulate(spec, workspace.raw)
+    console.print(f"{spec.events:,} impressions of {spec.users:,} users and {spec.items:,} items in {workspace.raw}")
+    return workspace.raw
+
+
+def _ask_live(console: Console, settings: RunConfig, workspace: Workspace) -> None:
+    from serving.client import ask
+    from serving.run import running_service
+
+    with running_service(workspace.bundle) as url:
+        console.print(f"BentoML answers on {url}")
+        for user in _busiest_users(workspace):
+            query = {"user_id": user, "k": 5}
+            console.print(f"\n[cyan]curl -H 'content-type: application/json' -d '{json.dumps(query)}' {url}/recommend[/]", highlight=False)
+            show_items(console, ask(url, **query))
+
+
+def _busiest_users(workspace: Workspace) -> list[str]:
+    users = pa.ipc.open_file(pa.memory_map(str(workspace.bundle / USERS_FILE))).read_all()
+    longest = users.select([USER_ID, LENGTH]).sort_by([(LENGTH, "descending")]).slice(0, SHOWN_USERS)
+    return [str(user) for user in longest.column(USER_ID).to_pylist()]

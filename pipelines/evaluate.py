@@ -1,0 +1,94 @@
+"""Checkpoints -> metrics on the test split, beside the floor, with every user's value kept."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from safetensors.torch import load_file
+
+from pipelines.train import EVALUATION_BATCH, ranking_graph, retrieval_graph
+from pipelines.workspace import Workspace, check_lineage, parts
+from recsys import evaluate
+from recsys.artefact import fingerprint, write_artefact
+from recsys.batch import ExampleLoader
+from recsys.columns import TEST
+from recsys.config import RunConfig
+from recsys.dataset import Dataset
+from recsys.errors import InputError
+from recsys.train.loop import MODEL_FILE
+
+METRICS_FILE = "metrics.json"
+PER_USER_FILE = "per_user.parquet"
+
+
+def evaluate_run(config: RunConfig, data: Dataset, workspace: Workspace) -> dict[str, Any]:
+    """Write the metrics artefact and return its content: protocol, retrieval with floors, ranking."""
+    manifests = {part: check_lineage(workspace, part, data) for part in parts(config)}
+    result: dict[str, Any] = {"protocol": protocol(config)}
+    with write_artefact(
+        workspace.metrics, "metrics",
+        inputs={part: manifest["fingerprint"] for part, manifest in manifests.items()},
+        data_fingerprint=data.manifest["data_fingerprint"], protocol=result["protocol"],
+    ) as (folder, _):  # fmt: skip
+        result["retrieval"], per_user = _retrieval(config, data, workspace.checkpoint("retriever"))
+        per_user.write_parquet(folder / PER_USER_FILE)
+        if "ranker" in manifests:
+            result["ranking"] = _ranking(config, data, workspace.checkpoint("ranker"))
+        (folder / METRICS_FILE).write_text(json.dumps(result, indent=1) + "\n")
+    return result
+
+
+def protocol(config: RunConfig) -> dict[str, Any]:
+    """What has to be equal before two results may stand in one ranking."""
+    rules = {
+        "split": config.data.split.model_dump(mode="json"),
+        "time_ties": config.data.events.ties,
+        "candidates": "every item of the log",
+        "seen_items": "removed" if config.evaluation.filter_seen else "kept",
+        "score_ties": "undefined for the model, lower id first for the floor",
+        "floor_counts": "training split",
+    }
+    return {**rules, "hash": fingerprint(rules)}
+
+
+def _retrieval(config: RunConfig, data: Dataset, checkpoint: Path) -> tuple[dict[str, Any], pl.DataFrame]:
+    """Means of the model and of each floor, and one row per user, model and metric."""
+    settings = config.evaluation
+    judged = evaluate.judged_users(data, TEST, filter_seen=settings.filter_seen)
+    if not len(judged.user_U):
+        raise InputError(f"{data.folder}: no user has a test event: change data.split")
+    graph = retrieval_graph(config, load_file(checkpoint / MODEL_FILE))
+    k = min(max(settings.ks), data.num_items)
+    lists = {"model": evaluate.recommend(graph, judged.history, k=k, max_history=config.max_history, filter_seen=settings.filter_seen)}
+    lists |= dict(evaluate.floors(data, judged, k=k, filter_seen=settings.filter_seen))
+    means, tables = {}, []
+    ks = [each for each in settings.ks if each <= k]
+    for name, item_UK in lists.items():
+        means[name], per_user = evaluate.retrieval_metrics(item_UK, judged, ks, data.num_items)
+        tables.append(pl.DataFrame({"user": judged.user_U, **per_user}).with_columns(model=pl.lit(name)))
+    model = means.pop("model")
+    return {"users": len(judged.user_U), "model": model, "floor": means}, pl.concat(tables)
+
+
+def _ranking(config: RunConfig, data: Dataset, checkpoint: Path) -> dict[str, Any]:
+    tasks = list(config.tasks)
+    loader = ExampleLoader(
+        data, tasks=tasks, split=TEST, max_history=config.ranker.max_history, batch_size=EVALUATION_BATCH, seed=config.seed
+    )
+    if not len(loader.row_X):
+        raise InputError(f"{data.folder}: no labelled example falls in the test split: change data.split")
+    predictions = evaluate.predict(ranking_graph(config, data, load_file(checkpoint / MODEL_FILE)), loader)
+    flat = evaluate.ranking_metrics(predictions, tasks, ece_bins=config.evaluation.ece_bins, seed=config.seed, intervals=True)
+    by_task = {task: {name.split("/")[0]: value for name, value in flat.items() if name.endswith(f"/{task}")} for task in tasks}
+    return {"examples": len(loader.row_X), "tasks": by_task}
+
+
+def flat_metrics(result: dict[str, Any]) -> dict[str, float]:
+    """The result under MLflow names: test/<metric>, test/<metric>/<task>, floor/<name>/<metric>."""
+    flat = {f"test/{name}": value for name, value in result["retrieval"]["model"].items()}
+    for floor, means in result["retrieval"]["floor"].items():
+        flat |= {f"floor/{floor}/{name}": value for name, value in means.items()}
+    for task, means in result.get("ranking", {}).get("tasks", {}).items():
+        flat |= {f"test/{name}/{task}": value for name, value in means.items() if value == value}
+    return flat

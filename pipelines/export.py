@@ -1,0 +1,85 @@
+"""Checkpoints -> bundle: ONNX graphs, tables, id maps and lineage, written only when torch and ONNX agree."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from pipelines.train import ranking_graph, retrieval_graph
+from pipelines.workspace import Workspace, check_lineage, parts
+from recsys.artefact import fingerprint, write_artefact
+from recsys.columns import ITEMS_FILE, TIMELINE_FILE, USERS_FILE
+from recsys.config import RunConfig
+from recsys.dataset import Dataset
+from recsys.export.graphs import export_ranking, export_retrieval
+from recsys.export.parity import Parity, check_ranking, check_retrieval
+from recsys.models.ranker import Ranker
+from recsys.models.retriever import Retriever
+from recsys.train.checkpoint import load_model_state
+from recsys.train.distributed import shard
+from recsys.train.loop import MODEL_FILE
+
+GRAPHS = {"retriever": "retrieval.onnx", "ranker": "ranking.onnx"}
+PARITY_FILE = "parity.npz"
+
+
+def export_run(config: RunConfig, data: Dataset, workspace: Workspace, *, device: torch.device) -> dict[str, Any]:
+    """Write the bundle and return its manifest. Raises InputError, and writes nothing, when ONNX differs from torch."""
+    manifests = {part: check_lineage(workspace, part, data) for part in parts(config)}
+    with write_artefact(workspace.bundle, "bundle", name=config.name) as (folder, manifest):
+        checked = {"retriever": _retriever(config, data, workspace, folder / GRAPHS["retriever"], device)}
+        if "ranker" in manifests:
+            checked["ranker"] = _ranker(config, data, workspace, folder / GRAPHS["ranker"], device)
+        np.savez(folder / PARITY_FILE, **{name: value for parity in checked.values() for name, value in parity.sample.items()})
+        for name in (USERS_FILE, ITEMS_FILE, TIMELINE_FILE):
+            shutil.copyfile(data.folder / name, folder / name)
+        manifest["parity_max_error"] = {part: parity.max_error for part, parity in checked.items()}
+        manifest["model"] = {
+            "max_history": config.max_history,
+            "num_candidates": min(config.serving.num_candidates, data.num_items - 2),
+            "num_items": data.num_items,
+            "tasks": list(config.tasks),
+            "value": config.value,
+            "context": data.context if config.tasks else [],
+            "context_values": _context_values(data) if config.tasks else {},
+        }
+        manifest["lineage"] = {
+            "config": config.name,
+            "config_hash": fingerprint(config.model_dump(mode="json")),
+            "data_fingerprint": data.manifest["data_fingerprint"],
+            "dataset": data.manifest["fingerprint"],
+            "checkpoints": {part: found["fingerprint"] for part, found in manifests.items()},
+            "mlflow_run": workspace.run_id,
+            "code": manifest["code"],
+        }
+    return manifest
+
+
+def _retriever(config: RunConfig, data: Dataset, workspace: Workspace, path: Path, device: torch.device) -> Parity:
+    state = load_file(workspace.checkpoint("retriever") / MODEL_FILE)
+    export_retrieval(retrieval_graph(config, state), config.max_history, path)
+    model = shard(Retriever(config.retriever.encoder, data.num_items, config.max_history), device, embedding_lr=0.0)
+    load_model_state(model, state)
+    return check_retrieval(model.eval(), path, num_items=data.num_items, max_history=config.max_history, seed=config.seed)
+
+
+def _ranker(config: RunConfig, data: Dataset, workspace: Workspace, path: Path, device: torch.device) -> Parity:
+    part, state = config.ranker, load_file(workspace.checkpoint("ranker") / MODEL_FILE)
+    export_ranking(ranking_graph(config, data, state), config.max_history, len(data.context), path)
+    ranker = Ranker(part.sharing, data.num_users, data.num_items, data.features, part.dim, len(config.tasks), part.dropout)
+    model = shard(ranker, device, embedding_lr=0.0)
+    load_model_state(model, state)
+    return check_ranking(
+        model.eval(), path, num_users=data.num_users, num_items=data.num_items,
+        max_history=config.max_history, ranker_history=part.max_history, seed=config.seed,
+        codes={f["name"]: (f["owner"], data.codes(f["name"], f["owner"])) for f in data.features if f["owner"] != "context"},
+        context_sizes=[(f["name"], f["size"]) for f in data.features if f["owner"] == "context"],
+    )  # fmt: skip
+
+
+def _context_values(data: Dataset) -> dict[str, list[str]]:
+    """Each context feature's values in the order of their codes, which begin at FIRST_ID."""
+    return {name: data.vocabulary("context", name) for name in data.context}

@@ -1,0 +1,54 @@
+"""What a person and MLflow see of a training run: a bar with loss, examples per second and time left; one line per validation."""
+
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from recsys.track import Run
+
+LOGGED_STEPS = 1000  # about as many points per curve as a screen can show
+
+
+class TrainingProgress:
+    """Reports of `recsys.train.loop`. Without a run nothing is logged; without a console nothing is shown."""
+
+    def __init__(self, console: Console | None, run: Run | None):
+        self.run = run
+        self.console = console
+        self._bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total} steps"),
+            TextColumn("loss {task.fields[loss]:.4f}  {task.fields[speed]:,.0f} examples/s"), TimeElapsedColumn(), TimeRemainingColumn(),
+            console=console, disable=console is None or not console.is_terminal, transient=True,
+        )  # fmt: skip
+        self._task: TaskID | None = None
+        self._job = ""
+        self._seen = self._began = 0.0
+
+    def __enter__(self) -> "TrainingProgress":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def step(self, job: str, *, step: int, total_steps: int, predictions: int, metrics: dict[str, float]) -> None:
+        if job != self._job:
+            self._job, self._seen, self._began = job, 0.0, time.perf_counter()
+            self._task = self._bar.add_task(job, total=total_steps, loss=0.0, speed=0.0)
+        self._seen += predictions
+        if self._task is not None:
+            speed = self._seen / max(1e-9, time.perf_counter() - self._began)
+            self._bar.update(self._task, completed=step, total=total_steps, loss=metrics["loss"], speed=speed)
+        if self.run is not None and step % max(1, total_steps // LOGGED_STEPS) == 0:
+            self.run.metrics({f"{job}/{name}": value for name, value in metrics.items()}, step)
+
+    def validated(self, job: str, *, step: int, epoch: int, metrics: dict[str, float], best: bool) -> None:
+        finite = {name: value for name, value in metrics.items() if value == value}
+        if self.run is not None:
+            self.run.metrics({f"{job}/{name}": value for name, value in finite.items()}, step)
+        if self.console is not None:
+            shown = "  ".join(f"{name.removeprefix('valid/')} {value:.4f}" for name, value in list(finite.items())[:4])
+            speed = self._seen / max(1e-9, time.perf_counter() - self._began)
+            mark = " [green]best so far[/]" if best else ""
+            self.console.print(f"  {job} epoch {epoch}: validation {shown}  ({speed:,.0f} examples/s){mark}", highlight=False)

@@ -1,0 +1,66 @@
+"""Results as tables for people."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def show_data_report(console: Console, folder: Path, manifest: dict[str, Any]) -> None:
+    report = manifest["report"]
+    console.print(
+        f"[bold]dataset[/] in {folder}: {report['timeline_events']:,} timeline events of {report['users']:,} users and "
+        f"{report['items']:,} items; " + ", ".join(f"{name} {count:,}" for name, count in report["timeline_by_split"].items()),
+        highlight=False,
+    )
+    console.print(
+        f"  {report['rows_read']:,} rows read, {report['rows_quarantined']:,} quarantined, {report['rows_dropped_by_min_counts']:,} "
+        f"dropped by minimum counts; {report['share_with_tied_time']:.1%} of events share their user's time with another, "
+        f"{report['share_of_repeated_pairs']:.1%} repeat an item",
+        highlight=False,
+    )
+    for reason, count in report["quarantined_by_reason"].items():
+        console.print(f"  [yellow]quarantined[/] {count:,}: {reason}", highlight=False)
+    for task, facts in report["tasks"].items():
+        mean = "-" if facts["mean"] is None else f"{facts['mean']:.3f}"
+        console.print(f"  task {task}: {facts['labelled']:,} labels, mean {mean}", highlight=False)
+
+
+def show_metrics(console: Console, folder: Path, result: dict[str, Any]) -> None:
+    retrieval = result["retrieval"]
+    names = [name for name in retrieval["model"] if name.split("@")[0] in ("NDCG", "HR", "MRR", "Recall", "coverage")]
+    table = Table(title=f"Retrieval, test split, {retrieval['users']:,} users, whole catalogue", title_justify="left")
+    table.add_column("metric")
+    systems = {"model": retrieval["model"], **retrieval["floor"]}
+    for system in systems:
+        table.add_column(system, justify="right")
+    for name in names:
+        best = max(means[name] for means in systems.values())
+        cells = [f"[bold]{means[name]:.4f}[/]" if means[name] == best else f"{means[name]:.4f}" for means in systems.values()]
+        table.add_row(name, *cells)
+    console.print(table)
+    if "ranking" in result:
+        table = Table(title=f"Ranking, test split, {result['ranking']['examples']:,} examples", title_justify="left")
+        for column in ("task", "AUC", "95 % interval", "GAUC", "LogLoss", "ECE"):
+            table.add_column(column, justify="left" if column == "task" else "right")
+        for task, m in result["ranking"]["tasks"].items():
+            interval = f"{m['AUC_low']:.4f} to {m['AUC_high']:.4f}"
+            signal = "" if m["AUC_low"] > 0.5 else " [yellow](no signal)[/]"
+            table.add_row(task + signal, f"{m['AUC']:.4f}", interval, *(f"{m[name]:.4f}" for name in ("GAUC", "LogLoss", "ECE")))
+        console.print(table)
+    console.print(f"[bold]metrics[/] in {folder} (per_user.parquet keeps every user's values)")
+
+
+def show_items(console: Console, found: dict[str, Any]) -> None:
+    items = found["items"]
+    table = Table(title=f"{found['model']} {str(found['version'])[:8]}", title_justify="left")
+    tasks = list(items[0]["tasks"]) if items else []
+    for column in ("", "item", "title", "score", *tasks):
+        table.add_column(column, justify="left" if column in ("item", "title") else "right")
+    for place, item in enumerate(items, 1):
+        probabilities = [f"{item['tasks'][task]:.3f}" for task in tasks]
+        table.add_row(str(place), item["item_id"], item.get("title") or "", f"{item['score']:.3f}", *probabilities)
+    console.print(table)
+    if found.get("unknown_items"):
+        console.print(f"[yellow]unknown items:[/] {', '.join(found['unknown_items'])}")

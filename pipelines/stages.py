@@ -1,0 +1,114 @@
+"""The stages as functions: each one an arrow from artefacts to an artefact, tracked in MLflow. The commands only call these."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from pipelines.workspace import Workspace, open_dataset, parts
+from recsys.config import RunConfig
+from recsys.errors import InputError
+
+EXPERIMENT = "recsys"
+CANDIDATE = "candidate"
+
+
+def prepare(config: RunConfig, raw: Path, workspace: Workspace) -> dict[str, Any]:
+    """Raw logs -> dataset; returns the dataset's manifest."""
+    from recsys.data.build import build
+
+    return build(config.data, raw, workspace.dataset)
+
+
+def train(config: RunConfig, workspace: Workspace, *, only: str | None, console: Console | None, uri: str | None) -> dict[str, Any]:
+    """Dataset -> checkpoints; returns their manifests by part. Under torchrun only the first process shows and tracks."""
+    from pipelines.progress import TrainingProgress
+    from pipelines.train import train_ranker, train_retriever
+    from recsys import track
+    from recsys.train.distributed import process_group
+
+    data = open_dataset(workspace, config)
+    chosen = parts(config) if only is None else [only]
+    if only is not None and only not in parts(config):
+        raise InputError(f"--only {only}: this config trains {parts(config)}; data.events.labels names no task")
+    trainers: dict[str, Callable[..., dict[str, Any]]] = {"retriever": train_retriever, "ranker": train_ranker}
+    rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    manifests = {}
+    with process_group() as device:
+        run = None
+        if rank == 0:
+            run = track.start_run(
+                EXPERIMENT, config.name, data=data.manifest["data_fingerprint"], uri=uri, params=config.model_dump(mode="json"),
+                tags={"config": config.name},
+            )  # fmt: skip
+            workspace.remember_run(run.run_id)
+        if run is None:
+            return {part: trainers[part](config, data, workspace.checkpoint(part), device=device, rank=rank, world_size=world_size,
+                                         progress=TrainingProgress(None, None)) for part in chosen}  # fmt: skip
+        with run, TrainingProgress(console, run) as progress:
+            run.document(config.model_dump(mode="json"), "config.yaml")
+            run.document(data.manifest["report"], "data_report.json")
+            for part in chosen:
+                manifests[part] = trainers[part](
+                    config, data, workspace.checkpoint(part), device=device, rank=rank, world_size=world_size, progress=progress
+                )
+                _log_curves(run, workspace.checkpoint(part), part)
+    return manifests
+
+
+def evaluate(config: RunConfig, workspace: Workspace, *, uri: str | None) -> dict[str, Any]:
+    """Checkpoints -> metrics on the test split."""
+    from pipelines.evaluate import PER_USER_FILE, evaluate_run, flat_metrics
+    from recsys import plots, track
+
+    result = evaluate_run(config, open_dataset(workspace, config), workspace)
+    if workspace.run_id is not None:
+        with track.resume_run(workspace.run_id, uri=uri) as run:
+            run.metrics(flat_metrics(result))
+            run.tag(track.PROTOCOL, " ".join(f"{name}={value}" for name, value in result["protocol"].items()))
+            run.artefact(workspace.metrics / PER_USER_FILE, "metrics")
+            run.artefact(workspace.metrics / "metrics.json", "metrics")
+            run.figure(plots.metric_bars(*_bars(result)), "plots/floor.png")
+    return result
+
+
+def export(config: RunConfig, workspace: Workspace, *, uri: str | None) -> dict[str, Any]:
+    """Checkpoints -> bundle, registered as the model's candidate."""
+    from pipelines.export import export_run
+    from recsys import track
+    from recsys.train.distributed import process_group
+
+    with process_group() as device:
+        manifest = export_run(config, open_dataset(workspace, config), workspace, device=device)
+    if workspace.run_id is not None:
+        with track.resume_run(workspace.run_id, uri=uri) as run:
+            run.metric("export/parity_max_error", max(manifest["parity_max_error"].values()))
+            folder = f"bundle-{manifest['fingerprint']}"  # its own folder: a registered one is never written again
+            run.artefact(workspace.bundle, folder)
+        manifest["version"] = track.register(workspace.run_id, config.name, CANDIDATE, folder=folder, uri=uri)
+    return manifest
+
+
+def _log_curves(run: Any, checkpoint: Path, part: str) -> None:
+    import json
+
+    from recsys import plots
+    from recsys.train.loop import HISTORY_FILE
+
+    history = json.loads((checkpoint / HISTORY_FILE).read_text())
+    drawn = [{name: value for name, value in entry.items() if _is_drawn(name) and value == value} for entry in history]
+    run.figure(plots.curves(drawn, f"{part}: training loss and validation"), f"plots/{part}.png")
+
+
+def _is_drawn(name: str) -> bool:
+    return name in ("step", "loss") or name.removeprefix("valid/").split("@")[0].split("/")[0] in ("NDCG", "HR", "AUC")
+
+
+def _bars(result: dict[str, Any]) -> tuple[dict[str, float], dict[str, dict[str, float]], str]:
+    """NDCG, HR and MRR of the model and of each floor."""
+    retrieval = result["retrieval"]
+    names = [name for name in retrieval["model"] if name.split("@")[0] in ("NDCG", "HR", "MRR")]
+    floors = {floor: {name: means[name] for name in names} for floor, means in retrieval["floor"].items()}
+    return {name: retrieval["model"][name] for name in names}, floors, f"Test split, {retrieval['users']:,} users"

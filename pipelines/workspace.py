@@ -1,0 +1,82 @@
+"""Where the artefacts of one run lie, and which MLflow run they belong to."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from recsys.artefact import read_manifest
+from recsys.config import RunConfig
+from recsys.dataset import Dataset
+from recsys.errors import InputError
+
+CONFIGS = Path(__file__).parent / "configs"
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A folder with one sub-folder per artefact."""
+
+    root: Path
+
+    @property
+    def raw(self) -> Path:
+        return self.root / "raw"
+
+    @property
+    def dataset(self) -> Path:
+        return self.root / "dataset"
+
+    @property
+    def metrics(self) -> Path:
+        return self.root / "metrics"
+
+    @property
+    def bundle(self) -> Path:
+        return self.root / "bundle"
+
+    def checkpoint(self, part: str) -> Path:
+        """`part` is retriever or ranker."""
+        return self.root / part
+
+    @property
+    def run_id(self) -> str | None:
+        """The MLflow run that `train` opened, which later stages add to."""
+        path = self.root / "mlflow.json"
+        return str(json.loads(path.read_text())["run_id"]) if path.is_file() else None
+
+    def remember_run(self, run_id: str) -> None:
+        self.root.mkdir(parents=True, exist_ok=True)
+        scratch = self.root / ".mlflow.json.tmp"
+        scratch.write_text(json.dumps({"run_id": run_id}) + "\n")
+        scratch.rename(self.root / "mlflow.json")
+
+
+def parts(config: RunConfig) -> list[str]:
+    """What the config trains: a ranker only where there are tasks."""
+    return ["retriever", "ranker"] if config.tasks else ["retriever"]
+
+
+def config_path(name: str) -> Path:
+    """A shipped config by its name, or the path of a file. Raises InputError with the shipped names."""
+    if (CONFIGS / f"{name}.yaml").is_file():
+        return CONFIGS / f"{name}.yaml"
+    if Path(name).is_file():
+        return Path(name)
+    shipped = ", ".join(sorted(path.stem for path in CONFIGS.glob("*.yaml")))
+    raise InputError(f"config {name!r} is neither a file nor a shipped config: choose one of {shipped}")
+
+
+def open_dataset(workspace: Workspace, config: RunConfig) -> Dataset:
+    """The dataset of the workspace, refused when another `data` section made it."""
+    data = Dataset(workspace.dataset)
+    if data.manifest["config"] != config.data.model_dump(mode="json"):
+        raise InputError(f"{workspace.dataset} was made with another `data` section than this config's: run `recsys prepare` again")
+    return data
+
+
+def check_lineage(workspace: Workspace, part: str, data: Dataset) -> dict[str, object]:
+    """The manifest of a checkpoint that was trained on this very dataset."""
+    manifest = read_manifest(workspace.checkpoint(part), "checkpoint")
+    if manifest["identity"]["data_fingerprint"] != data.manifest["data_fingerprint"]:
+        raise InputError(f"{workspace.checkpoint(part)} was trained on another dataset than {data.folder}: run `recsys train` again")
+    return manifest
