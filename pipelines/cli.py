@@ -5,22 +5,27 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
+from rich.markup import escape
 
 from pipelines.show import show_data_report, show_items, show_metrics
 from pipelines.workspace import Workspace, config_path
 from recsys.artefact import read_manifest
-from recsys.config import RunConfig, load
 from recsys.errors import InputError
+
+if TYPE_CHECKING:  # importing it takes seconds, which `recsys --help` need not spend
+    from recsys.config import RunConfig
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False,
     help="From raw logs to a live recommender: simulate or prepare, train, evaluate, export, promote, serve.\n\n"
     "New here? [bold]recsys demo[/] runs all of it on a simulated log.",
 )  # fmt: skip
+INTERRUPTED = 130  # what typer turns Ctrl-C into
 console = Console(stderr=True)  # what people read; results for machines go to the standard output
 
 ConfigOption = Annotated[str, typer.Option("--config", "-c", help="name of a shipped config, or the path of a YAML file")]
@@ -47,7 +52,7 @@ def simulate(
 
     try:
         spec = Simulation(users=users, items=items, events=events, days=days, seed=seed)
-    except ValueError as error:
+    except ValidationError as error:
         raise InputError(_pydantic_sentence(error)) from error
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("simulating", total=spec.events)
@@ -152,6 +157,7 @@ def promote(
     from dataclasses import asdict
 
     from pipelines.promote import promote, render
+    from recsys.config import load
 
     settings = load(config_path(config))
     decision = promote(settings.name, metric=f"NDCG@{settings.evaluation.ks[0]}", dry_run=dry_run, uri=store)
@@ -256,7 +262,9 @@ def demo(
     demo(console, data=data, config=config, overrides=set_ or [], uri=store)
 
 
-def _open(config: str, overrides: list[str] | None, run: Path | None) -> tuple[RunConfig, Workspace]:
+def _open(config: str, overrides: list[str] | None, run: Path | None) -> "tuple[RunConfig, Workspace]":
+    from recsys.config import load
+
     settings = load(config_path(config), *(overrides or []))
     return settings, Workspace(run or Path("runs") / settings.name)
 
@@ -279,10 +287,10 @@ def _print_json(value: Any) -> None:
     typer.echo(json.dumps(value, default=str))
 
 
-def _pydantic_sentence(error: ValueError) -> str:
-    first = error.errors()[0] if hasattr(error, "errors") else {"loc": (), "msg": str(error)}
+def _pydantic_sentence(error: ValidationError) -> str:
+    first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"])
-    return f"{place + ' = ' + repr(first.get('input')) + ': ' if place else ''}{first['msg'].removeprefix('Value error, ')}"
+    return f"{place + ' = ' + repr(first['input']) + ': ' if place else ''}{first['msg'].removeprefix('Value error, ')}"
 
 
 def _stop(*_: object) -> NoReturn:
@@ -295,11 +303,12 @@ def main() -> None:
     try:
         app()
     except InputError as error:
-        console.print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True, markup=True)
+        console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        console.print("stopped; artefacts are as they were before this command")
-        sys.exit(130)
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:
+            console.print("stopped: artefacts are as they were, and training goes on from its last checkpoint")
+        raise
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 from rich.console import Console
@@ -67,7 +68,7 @@ def _ask_live(console: Console, settings: RunConfig, workspace: Workspace) -> No
     with running_service(workspace.bundle) as url:
         console.print(f"BentoML answers on {url}")
         for user in _busiest_users(workspace):
-            query = {"user_id": user, "k": 5}
+            query: dict[str, Any] = {"user_id": user, "k": 5}
             console.print(f"\n[cyan]curl -H 'content-type: application/json' -d '{json.dumps(query)}' {url}/recommend[/]", highlight=False)
             show_items(console, ask(url, **query))
 

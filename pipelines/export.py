@@ -33,7 +33,7 @@ def export_run(config: RunConfig, data: Dataset, workspace: Workspace, *, device
         checked = {"retriever": _retriever(config, data, workspace, folder / GRAPHS["retriever"], device)}
         if "ranker" in manifests:
             checked["ranker"] = _ranker(config, data, workspace, folder / GRAPHS["ranker"], device)
-        np.savez(folder / PARITY_FILE, **{name: value for parity in checked.values() for name, value in parity.sample.items()})
+        _save_parity(folder / PARITY_FILE, list(checked.values()))
         for name in (USERS_FILE, ITEMS_FILE, TIMELINE_FILE):
             shutil.copyfile(data.folder / name, folder / name)
         manifest["parity_max_error"] = {part: parity.max_error for part, parity in checked.items()}
@@ -43,8 +43,7 @@ def export_run(config: RunConfig, data: Dataset, workspace: Workspace, *, device
             "num_items": data.num_items,
             "tasks": list(config.tasks),
             "value": config.value,
-            "context": data.context if config.tasks else [],
-            "context_values": _context_values(data) if config.tasks else {},
+            "context": _context_values(data) if config.tasks else {},
         }
         manifest["lineage"] = {
             "config": config.name,
@@ -78,6 +77,12 @@ def _ranker(config: RunConfig, data: Dataset, workspace: Workspace, path: Path, 
         codes={f["name"]: (f["owner"], data.codes(f["name"], f["owner"])) for f in data.features if f["owner"] != "context"},
         context_sizes=[(f["name"], f["size"]) for f in data.features if f["owner"] == "context"],
     )  # fmt: skip
+
+
+def _save_parity(path: Path, checked: list[Parity]) -> None:
+    """Inputs with torch's outputs: what a server checks its runtime against before it answers."""
+    arrays: dict[str, Any] = {name: value for parity in checked for name, value in parity.sample.items()}
+    np.savez(path, **arrays)
 
 
 def _context_values(data: Dataset) -> dict[str, list[str]]:

@@ -3,11 +3,14 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from recsys.artefact import read_manifest
-from recsys.config import RunConfig
-from recsys.dataset import Dataset
 from recsys.errors import InputError
+
+if TYPE_CHECKING:  # importing these takes seconds, which `recsys --help` need not spend
+    from recsys.config import RunConfig
+    from recsys.dataset import Dataset
 
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -51,7 +54,7 @@ class Workspace:
         scratch.rename(self.root / "mlflow.json")
 
 
-def parts(config: RunConfig) -> list[str]:
+def parts(config: "RunConfig") -> list[str]:
     """What the config trains: a ranker only where there are tasks."""
     return ["retriever", "ranker"] if config.tasks else ["retriever"]
 
@@ -66,15 +69,17 @@ def config_path(name: str) -> Path:
     raise InputError(f"config {name!r} is neither a file nor a shipped config: choose one of {shipped}")
 
 
-def open_dataset(workspace: Workspace, config: RunConfig) -> Dataset:
+def open_dataset(workspace: Workspace, config: "RunConfig") -> "Dataset":
     """The dataset of the workspace, refused when another `data` section made it."""
+    from recsys.dataset import Dataset
+
     data = Dataset(workspace.dataset)
     if data.manifest["config"] != config.data.model_dump(mode="json"):
         raise InputError(f"{workspace.dataset} was made with another `data` section than this config's: run `recsys prepare` again")
     return data
 
 
-def check_lineage(workspace: Workspace, part: str, data: Dataset) -> dict[str, object]:
+def check_lineage(workspace: Workspace, part: str, data: "Dataset") -> dict[str, object]:
     """The manifest of a checkpoint that was trained on this very dataset."""
     manifest = read_manifest(workspace.checkpoint(part), "checkpoint")
     if manifest["identity"]["data_fingerprint"] != data.manifest["data_fingerprint"]:

@@ -34,7 +34,7 @@ class ModelFacts(BaseModel):
     num_items: int = Field(ge=3)  # rows, padding and unknown included
     tasks: tuple[str, ...]
     value: dict[str, float]
-    context: tuple[str, ...]
+    context: dict[str, tuple[str, ...]]  # feature -> its values, the first one having code FIRST_ID
 
     @model_validator(mode="after")
     def _value_names_tasks(self) -> Self:

@@ -19,7 +19,7 @@ from recsys.spec import Spec
 from serving.bundle import Array, Bundle
 
 MAX_IDS = 10_000
-ContextId = Annotated[int, Field(ge=0, lt=2**31)]
+ContextValue = Annotated[str, Field(max_length=1000)]
 
 
 class UnknownUserError(InputError):
@@ -35,7 +35,7 @@ class Query(Spec):
     k: int = Field(10, ge=1)
     exclude: list[str] = Field([], max_length=MAX_IDS)
     filter_seen: bool = True
-    context: dict[str, ContextId] | None = None
+    context: dict[str, ContextValue] | None = Field(None, description="category by feature; one never seen is unknown")
 
     @model_validator(mode="after")
     def _one_of_user_and_history(self) -> Self:
@@ -171,11 +171,15 @@ def _dense_items(bundle: Bundle, texts: list[str]) -> tuple[Array, list[str]]:
     return np.array(rows, dtype=np.int64), unknown
 
 
-def _context(names: tuple[str, ...], given: dict[str, int]) -> Array:
-    if unknown := sorted(set(given) - set(names)):
-        choices = f"send {', '.join(names)}" if names else "this bundle takes none"
+def _context(known: dict[str, tuple[str, ...]], given: dict[str, str]) -> Array:
+    """code_F of the values given; UNKNOWN_ID for a feature left out and for a value that training never saw."""
+    if unknown := sorted(set(given) - set(known)):
+        choices = f"send {', '.join(known)}" if known else "this bundle takes none"
         raise InputError(f"context has an unknown feature {reprlib.repr(unknown[0])}: {choices}")
-    return np.array([given.get(name, UNKNOWN_ID) for name in names], dtype=np.int64)
+    codes = [
+        FIRST_ID + values.index(given[name]) if given.get(name) in values else UNKNOWN_ID for name, values in known.items()
+    ]
+    return np.array(codes, dtype=np.int64)
 
 
 def _padded(rows: Sequence[Array]) -> tuple[Array, Array]:

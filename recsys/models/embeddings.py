@@ -30,6 +30,7 @@ class SequenceEmbeddings(nn.Module):
 
     def __init__(self, tables: Sequence[TableShape], init_std: float):
         super().__init__()
+        self.tables = [t.name for t in tables]
         configs = [
             EmbeddingConfig(name=t.name, num_embeddings=t.rows, embedding_dim=t.dim, feature_names=list(t.features), init_fn=_normal(init_std))
             for t in tables
@@ -47,6 +48,7 @@ class PooledEmbeddings(nn.Module):
 
     def __init__(self, tables: Sequence[TableShape], init_std: float):
         super().__init__()
+        self.tables = [t.name for t in tables]
         configs = [
             EmbeddingBagConfig(
                 name=t.name, num_embeddings=t.rows, embedding_dim=t.dim, feature_names=list(t.features),

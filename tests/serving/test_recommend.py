@@ -9,7 +9,7 @@ import pytest
 from tiny_bundle import NUM_CANDIDATES, NUM_ITEMS, SIMILARITY_NN, item_text, probabilities, timeline_of
 
 from recsys.artefact import write_artefact
-from recsys.columns import UNKNOWN_ID
+from recsys.columns import FIRST_ID, UNKNOWN_ID
 from recsys.errors import InputError
 from serving.bundle import Bundle, IdIndex
 from serving.recommend import Query, UnknownUserError, parse_query, rank, recommend, resolve
@@ -91,15 +91,16 @@ def test_without_tasks_the_order_is_that_of_retrieval(make_bundle: Callable[...,
 def test_context_reaches_the_graph_and_unknown_stands_in_for_what_is_missing(make_bundle: Callable[..., Path]) -> None:
     bundle = Bundle.load(make_bundle(context=("device", "hour")))
 
-    def ids(context: dict[str, int] | None) -> list[str]:
+    def ids(context: dict[str, str] | None) -> list[str]:
         return [item.item_id for item in recommend(bundle, Query(user_id="user-3", context=context)).items]
 
     history = timeline_of(5)
-    assert ids({"hour": 7, "device": 3}) == expected_ids(5, history, history, 10, context=10)
-    assert ids({"hour": 7}) == expected_ids(5, history, history, 10, context=7 + UNKNOWN_ID)
+    assert ids({"hour": "7", "device": "3"}) == expected_ids(5, history, history, 10, context=10 + 2 * FIRST_ID)
+    assert ids({"hour": "7"}) == expected_ids(5, history, history, 10, context=7 + FIRST_ID + UNKNOWN_ID)
+    assert ids({"hour": "99"}) == ids(None)  # a value that training never saw
     assert ids(None) == expected_ids(5, history, history, 10, context=2 * UNKNOWN_ID)
     with pytest.raises(InputError, match="context has an unknown feature 'hours': send device, hour"):
-        ids({"hours": 7})
+        ids({"hours": "7"})
 
 
 def test_exactly_k_down_to_the_last_item_and_a_sentence_below(bundle: Bundle) -> None:
@@ -134,7 +135,7 @@ def test_a_runtime_that_answers_differently_is_refused(make_bundle: Callable[...
     source = make_bundle()
     sample = dict(np.load(source / "parity.npz"))
     sample["ranking_probability"][1, 0, 1] += 2e-3
-    model = {"max_history": 8, "num_candidates": NUM_CANDIDATES, "num_items": NUM_ITEMS + 2, "context": []}
+    model = {"max_history": 8, "num_candidates": NUM_CANDIDATES, "num_items": NUM_ITEMS + 2, "context": {}}
     model |= {"tasks": ["click", "like"], "value": {"click": 1.0}}
     with write_artefact(tmp_path / "shifted", "bundle", model=model) as (scratch, _):
         for path in source.glob("*.[oa]*"):

@@ -85,7 +85,7 @@ def test_many_at_once(url: str) -> None:
         ({"user_id": "user-1", "exclude": [None]}, 400, "exclude[0] is None: input should be a valid string"),
         ({"history": ["gone", "lost"]}, 400, "history is ['gone', 'lost']: this bundle has none of these items"),
         ({"user_id": "user-1", "usr": 1}, 400, "unknown field 'usr': the fields are user_id, history, k,"),
-        ({"user_id": "user-1", "context": {"hour": 1}}, 400, "context has an unknown feature 'hour'"),
+        ({"user_id": "user-1", "context": {"hour": "1"}}, 400, "context has an unknown feature 'hour'"),
         ({"history": ["i"] * 10_001}, 400, "history is ['i', "),
         ([1], 400, "body is [1]: input should be an object"),
         (b"{oops", 400, "body is not JSON"),

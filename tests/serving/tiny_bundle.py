@@ -95,7 +95,7 @@ def build_bundle(folder: Path, *, tasks: tuple[str, ...] = TASKS, context: tuple
         "num_items": ROWS,
         "tasks": list(tasks),
         "value": VALUE if tasks else {},
-        "context": list(context),
+        "context": {name: [str(value) for value in range(24)] for name in context},
         "has_history_filter": True,
     }
     lineage = {"dataset": "0123456789abcdef", "config": "tiny", "commit": "unknown"}

@@ -1,0 +1,269 @@
+"""The whole chain through the command line, with the real MLflow store and the real BentoML server."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pipelines.export import GRAPHS
+from pipelines.workspace import Workspace, config_path
+from recsys.batch import Ids
+from recsys.config import RunConfig, load
+from recsys.dataset import Dataset
+from recsys.models.ranker import Ranker
+from recsys.models.retriever import Retriever
+from recsys.train.checkpoint import load_model_state
+from recsys.train.distributed import process_group, shard
+from recsys.train.loop import MODEL_FILE
+from serving.client import ask
+from serving.recommend import Query
+from serving.recommend import recommend as answer_offline
+from serving.run import running_service
+
+TOLERANCE = 1e-4
+SMALL = [
+    *("--set", "retriever.fit.epochs=4", "--set", "retriever.encoder.dim=16"),
+    *("--set", "ranker.fit.epochs=2", "--set", "ranker.fit.batch_size=128"),
+]
+
+
+def recsys(*words: str, cwd: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pipelines.cli", *words]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env={**os.environ, "COLUMNS": "300", **(env or {})}, timeout=300)
+
+
+class Chain:
+    """A finished run in a temporary folder."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.workspace = Workspace(folder / "runs" / "demo")
+        self.config: RunConfig = load(config_path("demo"), *SMALL[1::2])
+        self.outputs: dict[str, subprocess.CompletedProcess[str]] = {}
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        done = recsys(*words, cwd=self.folder)
+        self.outputs[words[0]] = done
+        return done
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
+    chain = Chain(tmp_path_factory.mktemp("chain"))
+    for words in (
+        ["simulate", "--users", "400", "--items", "150", "--events", "40000"],
+        ["prepare", "--json", *SMALL],
+        ["train", *SMALL],
+        ["evaluate", "--json", *SMALL],
+        ["export", "--json", *SMALL],
+    ):
+        done = chain.run(*words)
+        assert done.returncode == 0, done.stderr
+    return chain
+
+
+@pytest.fixture(scope="module")
+def url(chain: Chain) -> Iterator[str]:
+    with running_service(chain.workspace.bundle) as url:
+        yield url
+
+
+def test_every_command_says_where_its_output_lies_and_what_comes_next(chain: Chain) -> None:
+    following = {"simulate": "prepare", "prepare": "train", "train": "evaluate", "evaluate": "export", "export": "promote"}
+    for command, after in following.items():
+        assert "runs/demo/" in chain.outputs[command].stderr
+        assert f"next: recsys {after}" in chain.outputs[command].stderr
+
+
+def test_reports_are_json_for_machines(chain: Chain) -> None:
+    prepared = json.loads(chain.outputs["prepare"].stdout)
+    assert prepared["rows_read"] == 40_000
+    metrics = json.loads(chain.outputs["evaluate"].stdout)
+    assert set(metrics["retrieval"]["floor"]) == {"popularity", "item-knn", "transitions"}
+    assert set(metrics["ranking"]["tasks"]) == {"click", "long_view", "like", "purchase"}
+    assert metrics["ranking"]["tasks"]["click"]["AUC"] > 0.5
+    assert json.loads(chain.outputs["export"].stdout)["version"] == 1
+
+
+def test_promotion_judges_by_parity_and_floor_and_compare_shows_the_run(chain: Chain) -> None:
+    done = recsys("promote", "--json", cwd=chain.folder)
+    decision = json.loads(done.stdout)
+    assert done.returncode == (0 if decision["passed"] else 1)
+    metrics = json.loads(chain.outputs["evaluate"].stdout)["retrieval"]
+    best_floor = max(means["NDCG@10"] for means in metrics["floor"].values())
+    gates = {gate["name"]: gate for gate in decision["gates"]}
+    assert gates["parity"]["passed"]
+    assert gates["floor"]["passed"] == (metrics["model"]["NDCG@10"] > best_floor)
+    assert gates["floor"]["value"] == pytest.approx(metrics["model"]["NDCG@10"])
+    compared = json.loads(recsys("compare", "--json", "--metric", "test/NDCG*", cwd=chain.folder).stdout)
+    assert compared["runs"][0]["metrics"]["test/NDCG@10"] == pytest.approx(metrics["model"]["NDCG@10"])
+
+
+def test_torch_onnx_and_http_give_the_same_scores(chain: Chain, url: str) -> None:
+    """The bar of the trunk: for the same user, scores of the trained TorchRec models, of ONNX and of the endpoint agree."""
+    config, data = chain.config, Dataset(chain.workspace.dataset)
+    busy = np.argsort(data.length_U)[::-1][:3]
+    cold = np.flatnonzero(data.length_U[2:] == 0)[:1] + 2
+    for user in [*busy, *cold]:
+        user_id = data.user_ids[user]
+        served = ask(url, user_id=user_id, k=20, filter_seen=False)
+        offline = answer_offline(_bundle(chain), Query(user_id=user_id, k=20, filter_seen=False)).model_dump()
+        assert _close(served["items"], offline["items"])
+        retrieval, probability = _torch_scores(config, data, chain.workspace, int(user), [item["item_id"] for item in served["items"]])
+        for place, item in enumerate(served["items"]):
+            assert item["retrieval_score"] == pytest.approx(retrieval[place], abs=TOLERANCE)
+            assert list(item["tasks"].values()) == pytest.approx(probability[place], abs=TOLERANCE)
+            value = sum(config.value[task] * p for task, p in item["tasks"].items())
+            assert item["score"] == pytest.approx(value, abs=TOLERANCE)
+
+
+def test_the_answer_excludes_what_was_seen_and_carries_lineage(chain: Chain, url: str) -> None:
+    data = Dataset(chain.workspace.dataset)
+    user = int(np.argmax(data.length_U))
+    seen = {data.item_ids[item] for item in data.item_E[data.start_U[user] :][: data.length_U[user]]}
+    found = ask(url, user_id=data.user_ids[user], k=50)
+    assert len(found["items"]) == 50
+    assert not seen & {item["item_id"] for item in found["items"]}
+    assert found["lineage"]["data_fingerprint"] == data.manifest["data_fingerprint"]
+
+
+def test_recommend_offline_and_through_the_endpoint(chain: Chain, url: str) -> None:
+    item = Dataset(chain.workspace.dataset).item_ids[2]
+    here = json.loads(recsys("recommend", "--history", str(item), "--k", "3", "--json", cwd=chain.folder).stdout)
+    there = json.loads(recsys("recommend", "--history", str(item), "--k", "3", "--json", "--url", url, cwd=chain.folder).stdout)
+    assert [each["item_id"] for each in here["items"]] == [each["item_id"] for each in there["items"]]
+
+
+def test_a_new_dataset_makes_old_checkpoints_unusable_with_a_sentence(chain: Chain, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "retriever").symlink_to(chain.workspace.checkpoint("retriever"))
+    (run / "ranker").symlink_to(chain.workspace.checkpoint("ranker"))
+    other = ["--run", str(run), *SMALL, "--set", "data.split={kind: leave_one_out}"]
+    assert recsys("prepare", "--data", str(chain.workspace.raw), *other, cwd=chain.folder).returncode == 0
+    done = recsys("evaluate", *other, cwd=chain.folder)
+    assert done.returncode == 2
+    assert "was trained on another dataset" in done.stderr
+    assert not (run / "metrics").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["prepare", "--data", "nowhere"], "nowhere is not a folder: name the folder of the raw logs with --data"),
+        (["train", "--config", "no-such"], "config 'no-such' is neither a file nor a shipped config: choose one of demo"),
+        (["train", "--set", "retriever.fit.epoch=3"], "unknown key 'retriever.fit.epoch': choose from ['batch_size'"),
+        (["train", "--set", "retriever.loss.kind=hinge"], "'full_softmax', 'sampled_softmax'"),
+        (["train", "--set", "ranker.tasks={buy: 1}"], "ranker.tasks names the unknown task 'buy': choose from ['click'"),
+        (["train", "--set", "retriever.fit.epochs"], "is not of the form section.key=value"),
+        (["train", "--only", "both"], "--only 'both' is unknown: choose retriever or ranker"),
+        (["train", "--run", "empty"], "holds no dataset: make it with `recsys prepare`"),
+        (["serve", "--run", "empty"], "holds no bundle: make it with `recsys export`"),
+        (["recommend", "--user", "u1", "--run", "empty"], "holds no bundle: make it with `recsys export`"),
+        (["recommend", "--user", "nobody"], "user_id 'nobody' is not in this bundle"),
+        (["recommend"], "neither of `user_id` and `history` given: send exactly one of them"),
+        (["recommend", "--history", "i1", "--k", "0"], "k is 0"),
+        (["recommend", "--history", "i1", "--k", "1000000000"], "k is 1000000000: ask for 1 to"),
+        (["recommend", "--user", "u1", "--url", "http://127.0.0.1:9"], "http://127.0.0.1:9"),
+        (["simulate", "--items", "5"], "categories=20 is more than items=5"),
+        (["demo", "--data", "nowhere"], "nowhere is not a folder"),
+        (["compare", "nosuchrun"], "nosuchrun"),
+    ],
+)
+def test_mistakes_end_with_one_sentence_and_exit_code_2(chain: Chain, words: list[str], sentence: str) -> None:
+    before = sorted(chain.folder.rglob("manifest.json"))
+    done = recsys(*words, cwd=chain.folder)
+    assert done.returncode == 2, done.stderr
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+    assert sorted(chain.folder.rglob("manifest.json")) == before
+
+
+def test_an_artefact_of_another_format_version_is_refused(chain: Chain, tmp_path: Path) -> None:
+    dataset = tmp_path / "run" / "dataset"
+    dataset.mkdir(parents=True)
+    manifest = json.loads((chain.workspace.dataset / "manifest.json").read_text()) | {"format_version": 99}
+    (dataset / "manifest.json").write_text(json.dumps(manifest))
+    done = recsys("train", "--run", str(tmp_path / "run"), cwd=chain.folder)
+    assert done.returncode == 2
+    assert "has dataset format version 99, this recsys reads version 1: make it again with `recsys prepare`" in done.stderr
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_leaves_no_half_written_artefact(chain: Chain, tmp_path: Path, stop: signal.Signals) -> None:
+    out = tmp_path / "raw"
+    words = ["simulate", "--events", "30000000", "--users", "100000", "--items", "20000", "--out", str(out)]
+    process = subprocess.Popen([sys.executable, "-m", "pipelines.cli", *words], cwd=chain.folder, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not any(tmp_path.glob(".raw.*.tmp/events/*/*.parquet")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(stop)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "stopped" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_names_every_command_and_shows_examples() -> None:
+    said = recsys("--help", cwd=Path.cwd()).stdout
+    for command in "simulate prepare train evaluate compare export promote serve recommend doctor demo".split():
+        assert command in said
+        assert "Example" in recsys(command, "--help", cwd=Path.cwd()).stdout or command == "doctor"
+
+
+def _bundle(chain: Chain) -> Any:
+    from serving.bundle import Bundle
+
+    assert all((chain.workspace.bundle / name).is_file() for name in GRAPHS.values())
+    return Bundle.load(chain.workspace.bundle)
+
+
+def _close(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> bool:
+    same_ids = [item["item_id"] for item in found] == [item["item_id"] for item in expected]
+    return same_ids and np.allclose([item["score"] for item in found], [item["score"] for item in expected], atol=TOLERANCE)
+
+
+def _torch_scores(config: RunConfig, data: Dataset, workspace: Workspace, user: int, item_ids: list[str]) -> tuple[Any, Any]:
+    """Scores of the training forms, through TorchRec, for a user's whole timeline."""
+    timeline = data.item_E[data.start_U[user] :][: data.length_U[user]].astype(np.int64)
+    item_C = np.array([data.item_ids.index(item_id) for item_id in item_ids])
+    with process_group() as device:
+        retriever = shard(Retriever(config.retriever.encoder, data.num_items, config.max_history), device, embedding_lr=0.0)
+        load_model_state(retriever, load_file(workspace.checkpoint("retriever") / MODEL_FILE))
+        recent = timeline[-config.max_history :]
+        with torch.no_grad():
+            hidden, vectors = retriever.eval()(Ids(torch.tensor(recent), torch.tensor([len(recent)])), torch.tensor(item_C))
+        retrieval = (vectors @ hidden[-1]).tolist()
+
+        part = config.ranker
+        ranker = shard(
+            Ranker(part.sharing, data.num_users, data.num_items, data.features, part.dim, len(config.tasks), part.dropout),
+            device, embedding_lr=0.0,
+        )  # fmt: skip
+        load_model_state(ranker, load_file(workspace.checkpoint("ranker") / MODEL_FILE))
+        size = len(item_C)
+        ones = torch.ones(size, dtype=torch.int64)
+        recent = timeline[-part.max_history :]
+        ids = {
+            "user": Ids(ones * user, ones),
+            "item": Ids(torch.tensor(item_C), ones),
+            "history": Ids(torch.tensor(np.tile(recent, size)), ones * len(recent)),
+        }
+        for feature in data.features:
+            if feature["owner"] == "context":
+                ids[feature["name"]] = Ids(ones, ones)  # the unknown code: the request names no context
+                continue
+            codes = data.codes(feature["name"], feature["owner"]).take(np.full(size, user) if feature["owner"] == "user" else item_C)
+            ids[feature["name"]] = Ids(torch.tensor(codes.item_E.astype(np.int64)), torch.tensor(codes.lengths))
+        with torch.no_grad():
+            return retrieval, ranker.eval()(ids).sigmoid().tolist()
