@@ -42,7 +42,7 @@ def train_retriever(
 
     job = Job(
         name="retriever",
-        model=Retriever(part.encoder, data.num_items, config.max_history),
+        build=lambda: Retriever(part.encoder, data.num_items, config.max_history),
         loader=loader,
         objective=lambda model, batch, generator: retrieval_objective(
             model, batch, loss=part.loss, train_count_I=torch.tensor(data.train_count_I), generator=generator
@@ -74,7 +74,7 @@ def train_ranker(
 
     job = Job(
         name="ranker",
-        model=Ranker(part.sharing, data.num_users, data.num_items, data.features, part.dim, len(tasks), part.dropout),
+        build=lambda: Ranker(part.sharing, data.num_users, data.num_items, data.features, part.dim, len(tasks), part.dropout),
         loader=loader,
         objective=lambda model, batch, _: ranking_objective(model, batch, task_weights=tasks),
         validate=validate,

@@ -47,6 +47,12 @@ def write_artefact(folder: Path, kind: str, **fields: Any) -> Iterator[tuple[Pat
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+def is_there(folder: Path) -> bool:
+    """Whether there is an artefact, one that a killed run left half moved included."""
+    _restore_interrupted_swap(folder)
+    return (folder / MANIFEST).is_file()
+
+
 def read_manifest(folder: Path, kind: str, *, verify: bool = False) -> dict[str, Any]:
     """The manifest of an artefact of this kind. `verify` also hashes every file. Raises InputError on any mismatch."""
     _restore_interrupted_swap(folder)

@@ -24,10 +24,13 @@ class Ids:
     value_N: Tensor
     length_B: Tensor
 
+    def to(self, device: torch.device) -> "Ids":
+        return Ids(self.value_N.to(device), self.length_B.to(device))
+
     def padded(self) -> Tensor:
         """value_BL, zeros on the right, at least one column."""
         longest = max(1, int(self.length_B.max())) if len(self.length_B) else 1
-        inside_BL = torch.arange(longest) < self.length_B[:, None]
+        inside_BL = torch.arange(longest, device=self.length_B.device) < self.length_B[:, None]
         value_BL = self.value_N.new_zeros(inside_BL.shape)
         value_BL[inside_BL] = self.value_N
         return value_BL
@@ -41,6 +44,10 @@ class Batch:
     label_BT: Tensor = field(default_factory=lambda: torch.empty(0, 0))
     weight_B: Tensor = field(default_factory=lambda: torch.empty(0))
 
+    def to(self, device: torch.device) -> "Batch":
+        ids = {name: row.to(device) for name, row in self.ids.items()}
+        return Batch(ids, self.label_BT.to(device), self.weight_B.to(device))
+
     @property
     def num_predictions(self) -> int:
         """What the batch trains: labelled examples, or the events of the sequences."""
@@ -49,8 +56,10 @@ class Batch:
 
 @dataclass(frozen=True)
 class SequenceLoader:
-    """Training windows of at most `max_history` events that together cover every user's training timeline.
+    """Training windows that together cover every user's training timeline.
 
+    A window has at most `max_history` + 1 events: all are predicted, and all but the last are read, so that a model learns to
+    predict from every length of history it is served with.
     The windows' phase, their order and the order of batches follow from (seed, epoch) alone, so a resumed run goes on at the
     exact batch. Rank r of R takes every R-th batch.
     """
@@ -77,13 +86,14 @@ class SequenceLoader:
         data = self.dataset
         train_E = np.concatenate([[0], np.cumsum(data.split_E == TRAIN)])
         length_U = train_E[data.start_U + data.length_U] - train_E[data.start_U]  # splits follow time: training is a prefix
-        phase_U = _rng(self.seed, epoch, 0).integers(0, self.max_history, len(length_U))
-        phase_U[length_U <= self.max_history] = 0
-        count_U = -(-(length_U + phase_U) // self.max_history) * (length_U > 0)
+        size = self.max_history + 1
+        phase_U = _rng(self.seed, epoch, 0).integers(0, size, len(length_U))
+        phase_U[length_U <= size] = 0
+        count_U = -(-(length_U + phase_U) // size) * (length_U > 0)
         user_W = np.repeat(np.arange(len(count_U)), count_U)
-        place_W = ranges(np.zeros_like(count_U), count_U) * self.max_history - phase_U[user_W]
+        place_W = ranges(np.zeros_like(count_U), count_U) * size - phase_U[user_W]
         begin_W = np.maximum(place_W, 0)
-        end_W = np.minimum(place_W + self.max_history, length_U[user_W])
+        end_W = np.minimum(place_W + size, length_U[user_W])
         return data.start_U[user_W] + begin_W, end_W - begin_W
 
     def _order(self, length_W: np.ndarray, epoch: int) -> list[np.ndarray]:
@@ -103,10 +113,16 @@ class ExampleLoader:
     """Examples of one split with every feature the ranker reads: ids, attributes and the history before the position."""
 
     def __init__(
-        self, dataset: Dataset, *, tasks: Sequence[str], split: int, max_history: int, batch_size: int, seed: int, rank: int = 0,
-        world_size: int = 1,
+        self, dataset: Dataset, *, tasks: Sequence[str], split: int, max_history: int, batch_size: int, seed: int,
+        rank: int = 0, world_size: int = 1,
     ):  # fmt: skip
-        self.dataset, self.tasks, self.max_history, self.batch_size, self.seed = dataset, list(tasks), max_history, batch_size, seed
+        self.dataset, self.tasks, self.max_history, self.batch_size, self.seed = (
+            dataset,
+            list(tasks),
+            max_history,
+            batch_size,
+            seed,
+        )
         self.rank, self.world_size = rank, world_size
         self.row_X = np.flatnonzero(dataset.examples[SPLIT] == split)
         attributes = [f for f in dataset.features if f["owner"] != "context"]

@@ -57,7 +57,9 @@ def training_timelines(data: Dataset) -> Jagged:
     return _slices(data, np.arange(data.num_users), data.start_U, length_U)
 
 
-def recommend(graph: RetrievalGraph, history: Jagged, *, k: int, max_history: int, filter_seen: bool, batch: int = 256) -> np.ndarray:
+def recommend(
+    graph: RetrievalGraph, history: Jagged, *, k: int, max_history: int, filter_seen: bool, batch: int = 256
+) -> np.ndarray:
     """The model's list item_UK of every user, best first. Users are scored in order of length, so that little is padding."""
     item_UK = np.zeros((len(history), k), np.int64)
     order_U = np.argsort(np.minimum(history.lengths, max_history), kind="stable")
@@ -73,7 +75,9 @@ def recommend(graph: RetrievalGraph, history: Jagged, *, k: int, max_history: in
 def _top(graph: RetrievalGraph, whole: Jagged, *, k: int, max_history: int, filter_seen: bool) -> np.ndarray:
     score_BI = graph.scores(*padded(whole.last(max_history)))
     if not torch.isfinite(score_BI[:, -1]).all():
-        raise ValueError(f"the model gives scores that are not finite for {int((~torch.isfinite(score_BI[:, -1])).sum())} users")
+        raise ValueError(
+            f"the model gives scores that are not finite for {int((~torch.isfinite(score_BI[:, -1])).sum())} users"
+        )
     if filter_seen:
         score_BI[torch.from_numpy(whole.row_E), torch.from_numpy(whole.item_E.astype(np.int64))] = -torch.inf
     found = torch.topk(score_BI, min(k, score_BI.shape[1]), dim=1)
@@ -88,7 +92,9 @@ def padded(lists: Jagged) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(value_BL), torch.from_numpy(length_B.astype(np.int64))
 
 
-def retrieval_metrics(item_UK: np.ndarray, judged: Judged, ks: Sequence[int], num_items: int) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+def retrieval_metrics(
+    item_UK: np.ndarray, judged: Judged, ks: Sequence[int], num_items: int
+) -> tuple[dict[str, float], dict[str, np.ndarray]]:
     """Means over users, coverage at the first K, and the values of every user."""
     per_user = rank_metrics(item_UK, judged.relevant, ks)
     means = {name: float(np.mean(value_U)) for name, value_U in per_user.items()}
@@ -130,16 +136,22 @@ def predict(graph: RankingGraph, loader: ExampleLoader) -> Predictions:
     return Predictions(loader.dataset.examples[USER][loader.row_X], np.concatenate(probability), np.concatenate(label))
 
 
-def ranking_metrics(predictions: Predictions, tasks: Sequence[str], *, ece_bins: int, seed: int, intervals: bool) -> dict[str, Any]:
+def ranking_metrics(
+    predictions: Predictions, tasks: Sequence[str], *, ece_bins: int, seed: int, intervals: bool
+) -> dict[str, Any]:
     """AUC, GAUC, LogLoss and ECE of each task; with `intervals` also a 95 % interval of AUC over resampled users.
 
-    A task without both classes in the split has NaN where a metric does not exist.
+    NaN where a metric does not exist: AUC without both classes, everything without labels.
     """
     metrics: dict[str, Any] = {}
     for column, task in enumerate(tasks):
         label_X = predictions.label_XT[:, column]
         exists_X = ~np.isnan(label_X)
         score_N, label_N, user_N = predictions.probability_XT[exists_X, column], label_X[exists_X], predictions.user_X[exists_X]
+        if not len(label_N):
+            names = ["AUC", "GAUC", "LogLoss", "ECE", *(("AUC_low", "AUC_high") if intervals else ())]
+            metrics |= {f"{name}/{task}": float("nan") for name in names}
+            continue
         metrics[f"AUC/{task}"] = classification.auc(score_N, label_N)
         metrics[f"GAUC/{task}"] = classification.gauc(score_N, label_N, user_N)
         metrics[f"LogLoss/{task}"] = classification.log_loss(score_N, label_N)
@@ -152,5 +164,3 @@ def ranking_metrics(predictions: Predictions, tasks: Sequence[str], *, ece_bins:
 
 def _slices(data: Dataset, user_U: np.ndarray, start: np.ndarray, length: np.ndarray) -> Jagged:
     return Jagged(data.item_E[ranges(start[user_U], length[user_U])], np.concatenate([[0], np.cumsum(length[user_U])]))
-
-

@@ -1,4 +1,7 @@
-"""Write the serving forms as ONNX graphs (opset 20). Shapes: B = requests, L = history, E = excluded, C = candidates, F = context."""
+"""Write the serving forms as ONNX graphs (opset 20).
+
+Shapes: B = requests, L = history, E = excluded, K = items returned, C = candidates, F = context features, T = tasks.
+"""
 
 import logging
 import warnings
@@ -17,21 +20,22 @@ OPSET = 20
 
 def export_retrieval(graph: RetrievalGraph, max_history: int, path: Path) -> None:
     """Inputs history (B, L), length (B), exclude (B, E); outputs item (B, K), score (B, K). Ids are 64-bit, 0 pads."""
-    sample = (torch.ones(2, 3, dtype=torch.int64), torch.tensor([3, 2]), torch.zeros(2, 2, dtype=torch.int64))
-    batch, length, excluded = Dim("batch", min=1), Dim("length", min=1, max=max_history), Dim("excluded", min=1)
-    shapes = ({0: batch, 1: length}, {0: batch}, {0: batch, 1: excluded})
+    history_BL, length_B, columns = _history(max_history)
+    batch, excluded = Dim("batch", min=1), Dim("excluded", min=1)
+    sample = (history_BL, length_B, torch.zeros(2, 2, dtype=torch.int64))
+    shapes = ({0: batch, **columns}, {0: batch}, {0: batch, 1: excluded})
     _export(graph, sample, ["history", "length", "exclude"], ["item", "score"], shapes, path)
 
 
 def export_ranking(graph: RankingGraph, max_history: int, num_context: int, path: Path) -> None:
     """Inputs user (B), history (B, L), length (B), item (B, C) and, with context features, context (B, F);
     output probability (B, C, T)."""
-    batch, length, candidates = Dim("batch", min=1), Dim("length", min=1, max=max_history), Dim("candidates", min=1)
-    ones = torch.ones(2, 3, dtype=torch.int64)
+    batch, candidates = Dim("batch", min=1), Dim("candidates", min=1)
+    history_BL, length_B, columns = _history(max_history)
     inputs: dict[str, tuple[Tensor, Mapping[int, Dim]]] = {
         "user": (torch.ones(2, dtype=torch.int64), {0: batch}),
-        "history": (ones, {0: batch, 1: length}),
-        "length": (torch.tensor([3, 2]), {0: batch}),
+        "history": (history_BL, {0: batch, **columns}),
+        "length": (length_B, {0: batch}),
         "item": (torch.ones(2, 4, dtype=torch.int64), {0: batch, 1: candidates}),
     }
     if num_context:
@@ -40,8 +44,20 @@ def export_ranking(graph: RankingGraph, max_history: int, num_context: int, path
     _export(graph, sample, list(inputs), ["probability"], shapes, path)
 
 
+def _history(max_history: int) -> tuple[Tensor, Tensor, dict[int, Dim]]:
+    """A sample history_BL, its length_B, and the free dimension of its columns; a history of at most one event has none."""
+    columns = min(3, max_history)
+    free = {1: Dim("length", min=1, max=max_history)} if max_history > 1 else {}
+    return torch.ones(2, columns, dtype=torch.int64), torch.full((2,), columns), free
+
+
 def _export(
-    graph: nn.Module, sample: tuple[Tensor, ...], inputs: list[str], outputs: list[str], shapes: tuple[Mapping[int, Dim], ...], path: Path
+    graph: nn.Module,
+    sample: tuple[Tensor, ...],
+    inputs: list[str],
+    outputs: list[str],
+    shapes: tuple[Mapping[int, Dim], ...],
+    path: Path,
 ) -> None:
     for name in ("torch.onnx", "onnxscript", "onnx_ir"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -64,13 +64,16 @@ def check_ranking(
             user_B, item_BC = rng.integers(0, num_users, batch), rng.integers(0, num_items, (batch, 3))
             history_BL, length_B = (t.numpy() for t in padded(history))
             inputs = {"user": user_B, "history": history_BL, "length": length_B, "item": item_BC}
-            context_BF = np.stack([rng.integers(0, size, batch) for _, size in context_sizes], axis=1) if context_sizes else None
+            context_BF = (
+                np.stack([rng.integers(0, size, batch) for _, size in context_sizes], axis=1) if context_sizes else None
+            )
             if context_BF is not None:
                 inputs["context"] = context_BF
             [probability_BCT] = session.run(["probability"], inputs)
             names = [name for name, _ in context_sizes]
             expected = [
-                _ranking_probability(model, user_B, item_B, history.last(ranker_history), codes, names, context_BF) for item_B in item_BC.T
+                _ranking_probability(model, user_B, item_B, history.last(ranker_history), codes, names, context_BF)
+                for item_B in item_BC.T
             ]
             expected_BCT = np.stack(expected, axis=1)
             errors.append(float(np.abs(probability_BCT - expected_BCT).max()))
@@ -93,11 +96,12 @@ def _ids(lists: Jagged) -> Ids:
 
 @torch.no_grad()
 def _retrieval_scores(model: nn.Module, history: Jagged, num_items: int) -> np.ndarray:
-    ids = _ids(history)
-    hidden_MD, item_ID = model(ids, torch.arange(num_items))
+    device = next(model.parameters()).device
+    ids = _ids(history).to(device)
+    hidden_MD, item_ID = model(ids, torch.arange(num_items, device=device))
     score_BI: Tensor = hidden_MD[(ids.length_B + 1).cumsum(0) - 1] @ item_ID.T
     score_BI[:, :FIRST_ID] = -torch.inf
-    return score_BI.numpy()
+    return score_BI.cpu().numpy()
 
 
 @torch.no_grad()
@@ -111,7 +115,8 @@ def _ranking_probability(
         ids[name] = _ids(rows.take(user_B if owner == "user" else item_B))
     if context_BF is not None:
         ids |= {name: Ids(torch.tensor(context_BF[:, i]), ones_B) for i, name in enumerate(context_names)}
-    return model(ids).sigmoid().numpy()
+    device = next(model.parameters()).device
+    return model({name: row.to(device) for name, row in ids.items()}).sigmoid().cpu().numpy()
 
 
 def _retrieval_error(item_BK: np.ndarray, score_BK: np.ndarray, expected_BI: np.ndarray) -> float:

@@ -20,8 +20,10 @@ class FullSoftmax(Spec):
 
     def candidates(self, target_N: Tensor, train_count_I: Tensor, generator: Generator) -> Tensor:
         """The item rows the loss needs vectors of: all of them."""
-        return torch.arange(len(train_count_I))
+        return torch.arange(len(train_count_I), device=target_N.device)
 
-    def __call__(self, hidden_ND: Tensor, candidate_ID: Tensor, candidate_I: Tensor, target_N: Tensor, train_count_I: Tensor) -> Tensor:
+    def __call__(
+        self, hidden_ND: Tensor, candidate_ID: Tensor, candidate_I: Tensor, target_N: Tensor, train_count_I: Tensor
+    ) -> Tensor:
         """Return loss_N."""
         return linear_cross_entropy(hidden_ND, candidate_ID, target_N, first_item=FIRST_ID)

@@ -22,18 +22,18 @@ class _LinearCrossEntropy(Function):
             picked_C = logits_CI.gather(1, target_N[begin:end, None]).squeeze(1)
             torch.sub(lse_N[begin:end], picked_C, out=loss_N[begin:end])
         ctx.save_for_backward(hidden_ND, table_ID, target_N, lse_N)
-        ctx.first_item = first_item  # type: ignore[attr-defined]
+        ctx.first_item = first_item
         return loss_N
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, grad_N: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        hidden_ND, table_ID, target_N, lse_N = ctx.saved_tensors  # type: ignore[attr-defined]
+        hidden_ND, table_ID, target_N, lse_N = ctx.saved_tensors
         grad_hidden_ND = torch.empty_like(hidden_ND)
         grad_table_ID = torch.zeros_like(table_ID)
         for begin, end in _chunks(len(hidden_ND), len(table_ID)):
             hidden_CD = hidden_ND[begin:end]
-            residual_CI = _logits(hidden_CD, table_ID, ctx.first_item)  # type: ignore[attr-defined]
+            residual_CI = _logits(hidden_CD, table_ID, ctx.first_item)
             residual_CI.sub_(lse_N[begin:end, None]).exp_()
             residual_CI.scatter_add_(1, target_N[begin:end, None], residual_CI.new_full((end - begin, 1), -1.0))
             residual_CI.mul_(grad_N[begin:end, None])

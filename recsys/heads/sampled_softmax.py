@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from pydantic import Field
 from torch import Generator, Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 
 from recsys.columns import FIRST_ID
 from recsys.spec import Spec
@@ -29,19 +29,22 @@ class SampledSoftmax(Spec):
 
     def candidates(self, target_N: Tensor, train_count_I: Tensor, generator: Generator) -> Tensor:
         """Targets first, then the shared negatives, drawn with replacement."""
-        drawn = torch.multinomial(self.probability(train_count_I), self.num_negatives, replacement=True, generator=generator)
-        return torch.cat([target_N, drawn])
+        probability_I = self.probability(train_count_I).to(generator.device)
+        drawn_S = torch.multinomial(probability_I, self.num_negatives, replacement=True, generator=generator)
+        return torch.cat([target_N, drawn_S.to(target_N.device)])
 
     def probability(self, train_count_I: Tensor) -> Tensor:
         """The sampling distribution over item rows; never an id below FIRST_ID."""
-        real_I = (torch.arange(len(train_count_I)) >= FIRST_ID).float()
+        real_I = (torch.arange(len(train_count_I), device=train_count_I.device) >= FIRST_ID).float()
         popularity_I = train_count_I.float() * real_I
         uniform_I = real_I / real_I.sum()
         if popularity_I.sum() == 0:
             return uniform_I
         return self.uniform_share * uniform_I + (1 - self.uniform_share) * popularity_I / popularity_I.sum()
 
-    def __call__(self, hidden_ND: Tensor, candidate_CD: Tensor, candidate_C: Tensor, target_N: Tensor, train_count_I: Tensor) -> Tensor:
+    def __call__(
+        self, hidden_ND: Tensor, candidate_CD: Tensor, candidate_C: Tensor, target_N: Tensor, train_count_I: Tensor
+    ) -> Tensor:
         """Return loss_N."""
         num_targets = len(target_N)
         negative_S = candidate_C[num_targets:]
@@ -49,4 +52,4 @@ class SampledSoftmax(Spec):
         expected_S = self.probability(train_count_I)[negative_S] * self.num_negatives
         negative_logit_NS = hidden_ND @ candidate_CD[num_targets:].T - expected_S.log()
         negative_logit_NS = negative_logit_NS.masked_fill(negative_S == target_N[:, None], -torch.inf)
-        return F.softplus(torch.logsumexp(negative_logit_NS, dim=1) - target_logit_N)
+        return functional.softplus(torch.logsumexp(negative_logit_NS, dim=1) - target_logit_N)

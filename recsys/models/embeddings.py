@@ -3,12 +3,19 @@
 Shapes: B = rows of the batch, N = ids of a feature, D = width.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torchrec import EmbeddingBagCollection, EmbeddingBagConfig, EmbeddingCollection, EmbeddingConfig, KeyedJaggedTensor, PoolingType
+from torchrec import (
+    EmbeddingBagCollection,
+    EmbeddingBagConfig,
+    EmbeddingCollection,
+    EmbeddingConfig,
+    KeyedJaggedTensor,
+    PoolingType,
+)
 
 from recsys.batch import Ids
 
@@ -32,7 +39,13 @@ class SequenceEmbeddings(nn.Module):
         super().__init__()
         self.tables = [t.name for t in tables]
         configs = [
-            EmbeddingConfig(name=t.name, num_embeddings=t.rows, embedding_dim=t.dim, feature_names=list(t.features), init_fn=_normal(init_std))
+            EmbeddingConfig(
+                name=t.name,
+                num_embeddings=t.rows,
+                embedding_dim=t.dim,
+                feature_names=list(t.features),
+                init_fn=_normal(init_std),
+            )
             for t in tables
         ]
         self.collection = EmbeddingCollection(tables=configs, device=META)
@@ -72,5 +85,5 @@ def _keyed(ids: Mapping[str, Ids]) -> KeyedJaggedTensor:
     )
 
 
-def _normal(std: float):  # noqa: ANN202 - TorchRec calls it with the weight alone
+def _normal(std: float) -> Callable[[Tensor], Tensor]:
     return lambda weight: nn.init.normal_(weight, std=std)

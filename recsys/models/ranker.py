@@ -67,8 +67,8 @@ class RankingGraph(nn.Module):
     """The serving form: ids in, probabilities out. Users' and items' attributes are folded into one row per id."""
 
     def __init__(
-        self, state: dict[str, Tensor], sharing: Sharing, features: Sequence[Mapping[str, Any]], codes: Mapping[str, Jagged], dim: int,
-        num_tasks: int, max_history: int,
+        self, state: dict[str, Tensor], sharing: Sharing, features: Sequence[Mapping[str, Any]], codes: Mapping[str, Jagged],
+        dim: int, num_tasks: int, max_history: int,
     ):  # fmt: skip
         """`state`: a trained Ranker's; `codes`: user and item features of every row."""
         super().__init__()
@@ -83,7 +83,9 @@ class RankingGraph(nn.Module):
         self.body.load_state_dict({name.removeprefix(BODY): t for name, t in state.items() if name.startswith(BODY)})
         self.eval()
 
-    def forward(self, user_B: Tensor, history_BL: Tensor, length_B: Tensor, item_BC: Tensor, context_BF: Tensor | None = None) -> Tensor:
+    def forward(
+        self, user_B: Tensor, history_BL: Tensor, length_B: Tensor, item_BC: Tensor, context_BF: Tensor | None = None
+    ) -> Tensor:
         """Return probability_BCT."""
         candidates = item_BC.shape[1]
         item_BCD = self.item_id[item_BC]
@@ -111,6 +113,9 @@ def _folded(tables: Mapping[str, Tensor], owner: str, names: Sequence[str], code
     """For every id: its own vector and the mean vector of each attribute, side by side."""
     columns = [tables[owner]]
     for name in names:
-        value_V, offset = torch.from_numpy(codes[name].item_E.astype("int64")), torch.from_numpy(codes[name].offset_U1.astype("int64"))
+        value_V, offset = (
+            torch.from_numpy(codes[name].item_E.astype("int64")),
+            torch.from_numpy(codes[name].offset_U1.astype("int64")),
+        )
         columns.append(nn.functional.embedding_bag(value_V, tables[name], offset[:-1], mode="mean"))
     return nn.Parameter(torch.cat(columns, dim=1), requires_grad=False)

@@ -42,7 +42,9 @@ class RetrievalGraph(nn.Module):
         self.num_candidates = min(num_candidates, len(item_ID) - FIRST_ID)
 
     @classmethod
-    def from_checkpoint(cls, state: dict[str, Tensor], encoder: Encoder, max_history: int, num_candidates: int) -> "RetrievalGraph":
+    def from_checkpoint(
+        cls, state: dict[str, Tensor], encoder: Encoder, max_history: int, num_candidates: int
+    ) -> "RetrievalGraph":
         graph = cls(encoder, max_history, state[ITEM_TABLE], num_candidates)
         graph.encoder.load_state_dict({name.removeprefix(ENCODER): t for name, t in state.items() if name.startswith(ENCODER)})
         return graph.eval()

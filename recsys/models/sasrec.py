@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from recsys.spec import Spec
 
@@ -16,7 +16,8 @@ class SASRec(Spec):
     """Self-attentive sequential recommendation, Kang and McAuley 2018, https://arxiv.org/abs/1808.09781.
 
     Differs from the paper: every sequence begins with a learned start token, so an empty history has a prediction;
-    pre-norm blocks as in later reproductions; dropout only where a block joins the residual stream, which keeps the fused attention kernel usable on a CPU.
+    pre-norm blocks as in later reproductions; dropout only where a block joins the residual stream, which keeps the fused
+    attention kernel usable on a CPU.
     """
 
     kind: Literal["sasrec"] = "sasrec"
@@ -54,7 +55,7 @@ class Block(nn.Module):
         if place_M is not None:
             parts = parts.new_zeros(batch * length, 3 * dim).index_copy(0, place_M, parts)
         query, key, value = parts.view(batch, length, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+        mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
         mixed = mixed.transpose(1, 2).reshape(batch * length, dim)
         if place_M is not None:
             mixed = mixed.index_select(0, place_M)

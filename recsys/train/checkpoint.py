@@ -39,7 +39,12 @@ def load_fused_state(model: DistributedModelParallel, state: Mapping[str, Tensor
 def _fused_tensors(model: DistributedModelParallel) -> dict[str, Tensor | ShardedTensor]:
     """Only the tables that have a shard on this process, so the names differ between processes."""
     states = model.fused_optimizer.state_dict()["state"]
-    return {f"{table}/{name}": value for table, parts in states.items() for name, value in parts.items() if not isinstance(value, int | float)}
+    return {
+        f"{table}/{name}": value
+        for table, parts in states.items()
+        for name, value in parts.items()
+        if not isinstance(value, int | float)
+    }
 
 
 class _Shard(NamedTuple):

@@ -53,7 +53,7 @@ def shard(model: nn.Module, device: torch.device, *, embedding_lr: float) -> Dis
     Row-wise Adagrad: one accumulator per row. FBGEMM has no Adam on a CPU, and it reached a higher NDCG than Adam in
     the same time on ml-1m (docs/results.md).
     """
-    constraints = {}
+    constraints: dict[str, ParameterConstraints] = {}
     for module in model.modules():
         if isinstance(module, SequenceEmbeddings | PooledEmbeddings):
             apply_optimizer_in_backward(optim.RowWiseAdagrad, module.parameters(), {"lr": embedding_lr})

@@ -1,6 +1,6 @@
 """Where the terms of the loss meet: each head's per-example loss, times its weights, reduced here and nowhere else.
 
-Shapes: B = sequences or examples, M = tokens (history + start), N = predictions, D = width, C = candidates, T = tasks.
+Shapes: B = sequences or examples, N = predictions, one per event of the sequences, D = width, C = candidates, T = tasks.
 """
 
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Generator, Tensor, nn
 
-from recsys.batch import Batch
+from recsys.batch import Batch, Ids
 from recsys.heads import RetrievalLoss
 from recsys.heads.binary import binary_loss
 
@@ -17,15 +17,14 @@ def retrieval_objective(
     model: nn.Module, batch: Batch, *, loss: RetrievalLoss, train_count_I: Tensor, generator: Generator
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Every event of a window is predicted from the ones before it. Return the loss and its terms by name."""
-    history = batch.ids["history"]
-    target_N = history.value_N
+    window = batch.ids["history"]
+    target_N, train_count_I = window.value_N, train_count_I.to(window.value_N.device)
+    read_N = torch.ones_like(target_N, dtype=torch.bool)
+    read_N[window.length_B.cumsum(0) - 1] = False  # nothing follows the last event of a window
     candidate_C = loss.candidates(target_N, train_count_I, generator)
-    hidden_MD, candidate_CD = model(history, candidate_C)
-    predicts_M = torch.ones(len(hidden_MD), dtype=torch.bool)
-    predicts_M[(history.length_B + 1).cumsum(0) - 1] = False  # nothing follows the last event of a window
-    loss_N = loss(hidden_MD[predicts_M], candidate_CD, candidate_C, target_N, train_count_I)
-    total = loss_N.mean()
-    return total, {}
+    hidden_ND, candidate_CD = model(Ids(target_N[read_N], window.length_B - 1), candidate_C)  # the start token predicts too
+    loss_N = loss(hidden_ND, candidate_CD, candidate_C, target_N, train_count_I)
+    return loss_N.mean(), {}
 
 
 def ranking_objective(model: nn.Module, batch: Batch, *, task_weights: Mapping[str, float]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -33,6 +32,6 @@ def ranking_objective(model: nn.Module, batch: Batch, *, task_weights: Mapping[s
     loss_BT, exists_BT = binary_loss(model(batch.ids), batch.label_BT)
     weight_BT = batch.weight_B[:, None] * exists_BT
     loss_T = (loss_BT * weight_BT).sum(0) / weight_BT.sum(0).clamp(min=1e-12)
-    total = (loss_T * torch.tensor(list(task_weights.values()))).sum()
+    total = (loss_T * loss_T.new_tensor(list(task_weights.values()))).sum()
     terms = {f"loss/{task}": loss_T[i].detach() for i, task in enumerate(task_weights)}
     return total, terms
