@@ -13,13 +13,13 @@ from recsys.columns import (
 )  # fmt: skip
 from recsys.data import Data
 from recsys.data.canonical import canonicalise
-from recsys.data.quarantine import REASON, mark_bad_rows, mark_duplicates
-from recsys.data.source import Table, check_expressions
-from recsys.data.tables import Feature, attributes, encode_table
+from recsys.data.quarantine import REASON, REPEATED, mark_bad_rows, mark_repeats
+from recsys.data.source import Source, Table, check_expressions, first_line
+from recsys.data.tables import Feature, canonical_table, encode_table, one_row_per_id
+from recsys.data.text import UNREADABLE
 from recsys.data.timeline import order_events
 from recsys.data.vocabulary import encode, vocabulary
 from recsys.errors import InputError
-
 
 MAX_ROWS = 2**31 - 1  # of one record batch: all rows of a file in one, so that a column is one array
 
@@ -33,7 +33,7 @@ class Prepared:
     users: pl.DataFrame
     items: pl.DataFrame
     features: list[Feature]
-    quarantine: pl.DataFrame
+    quarantine: dict[str, pl.DataFrame]
     report: dict[str, Any]
 
 
@@ -53,7 +53,7 @@ def build(data: Data, raw: Path, out: Path) -> dict[str, Any]:
         features=[
             {"name": f.name, "owner": f.owner, "size": f.size, "multi_valued": f.multi_valued} for f in prepared.features
         ],
-        has_time=data.events.time is not None,
+        has_time=data.events.has_time,
         report=prepared.report,
     ) as (folder, manifest):  # fmt: skip
         _write(prepared, folder)
@@ -63,7 +63,7 @@ def build(data: Data, raw: Path, out: Path) -> dict[str, Any]:
 
 def transform(data: Data, raw: Path) -> Prepared:
     """The dataset's frames from raw files. Raises InputError."""
-    events, quarantine, report = _clean(data, raw)
+    events, bad_events, report = _clean(data, raw)
     user_ids, item_ids = vocabulary(events[USER_ID]), vocabulary(events[ITEM_ID])
     ordered = (
         events.lazy()
@@ -74,65 +74,113 @@ def transform(data: Data, raw: Path) -> Prepared:
         .collect()
     )
     timeline = ordered.filter(IN_HISTORY)
-    users, user_features = encode_table(user_ids, "user", _attributes(data.users, raw))
-    items, item_features = encode_table(item_ids, "item", _attributes(data.items, raw))
+    _check_split(timeline, data)
+    quarantine, tables, features = {"events": bad_events}, {}, []
+    for owner, ids, source in (("user", user_ids, data.users), ("item", item_ids, data.items)):
+        rows = None
+        if source is not None:
+            rows, quarantine[f"{owner}s"], report[f"{owner}_table"] = _attributes(source, raw, ids, data.filters.max_bad_share)
+        tables[owner], found = encode_table(ids, owner, rows)
+        features += found
     examples, context_features = _examples(ordered)
-    report |= _describe(ordered, timeline, data)
     return Prepared(
         timeline=timeline.select(pl.col(ITEM), pl.col(TIME_MS), pl.col(SPLIT)),
         examples=examples,
-        users=users.hstack(_places(timeline, len(users))),
-        items=items.with_columns(_train_counts(timeline, len(items))),
-        features=[*user_features, *item_features, *context_features],
+        users=tables["user"].hstack(_places(timeline, len(tables["user"]))),
+        items=tables["item"].with_columns(_train_counts(timeline, len(tables["item"]))),
+        features=[*features, *context_features],
         quarantine=quarantine,
-        report=report,
+        report=report | _describe(ordered, timeline, data),
     )
 
 
 def _clean(data: Data, raw: Path) -> tuple[pl.DataFrame, pl.DataFrame, dict[str, Any]]:
     """Canonical good rows, quarantined rows with reasons, and the counts of both."""
-    source = data.events.scan(raw)
-    file = data.events.files(raw)[0]
-    check_expressions(source, data.events.expressions, file)
-    try:
-        marked = (
-            source.pipe(canonicalise, events=data.events)
-            .pipe(mark_bad_rows)
-            .pipe(mark_duplicates, has_time=data.events.time is not None)
-            .collect()
-        )
-    except pl.exceptions.PolarsError as error:
-        raise InputError(f"{file.parent} cannot be read: {str(error).strip().splitlines()[0][:300]}") from error
+    events, path = data.events, raw / data.events.path
+    source = events.scan(raw)
+    check_expressions(source, events.expressions, events.files(raw)[0])
+    marked = _collect(
+        source.pipe(mark_repeats, columns=events.read_columns)
+        .pipe(canonicalise, events=events)
+        .pipe(mark_bad_rows, has_time=events.has_time)
+        .drop(UNREADABLE, REPEATED),
+        events, raw,
+    )  # fmt: skip
     if marked.is_empty():
-        raise InputError(f"{file} has no rows: point `data.events.path` at a log with events")
-    quarantine = marked.filter(pl.col(REASON).is_not_null())
-    reasons = dict(quarantine[REASON].value_counts(sort=True).iter_rows())
-    share = len(quarantine) / len(marked)
-    if share > data.filters.max_bad_share:
-        shown = "; ".join(f"{reason}: {count:,}" for reason, count in list(reasons.items())[:3])
-        raise InputError(
-            f"{file}: {share:.1%} of {len(marked):,} rows are bad ({shown}), more than filters.max_bad_share "
-            f"{data.filters.max_bad_share}: mend the `data` section, or raise the limit"
-        )
-    good = data.filters(marked.filter(pl.col(REASON).is_null()).drop(REASON, marked.columns[1]))
-    if good[IN_HISTORY].sum() == 0:
-        raise InputError(f"{file}: no row satisfies history = {data.events.history!r}, so every timeline is empty: change it")
+        raise InputError(f"{path} has no rows: point `data.events.path` at a log with events")
+    quarantine, reasons = _quarantined(marked, path, data.filters.max_bad_share)
+    clean = marked.filter(pl.col(REASON).is_null()).drop(REASON)
+    if not clean[IN_HISTORY].any():
+        raise InputError(f"{path}: no good row satisfies history = {events.history!r}, so every timeline is empty: change it")
+    for task in events.labels:
+        if clean[label(task)].is_nan().all():
+            raise InputError(f"{path}: labels.{task} = {events.labels[task]!r} is null in every row: mend or remove it")
+    good = data.filters(clean)
+    if not good[IN_HISTORY].any():
+        raise InputError(f"{path}: filters.min_user_events and min_item_events leave no timeline event: lower them")
     report = {
         "rows_read": len(marked),
         "rows_quarantined": len(quarantine),
         "quarantined_by_reason": reasons,
-        "rows_dropped_by_min_counts": len(marked) - len(quarantine) - len(good),
+        "rows_dropped_by_min_counts": len(clean) - len(good),
         "rows_kept": len(good),
     }
     return good, quarantine, report
 
 
-def _attributes(table: Table | None, raw: Path) -> pl.DataFrame | None:
-    if table is None:
-        return None
-    rows = table.scan(raw)
-    check_expressions(rows, table.expressions, table.files(raw)[0])
-    return attributes(rows, table=table)
+def _attributes(
+    table: Table, raw: Path, ids: pl.Series, max_bad_share: float
+) -> tuple[pl.DataFrame, pl.DataFrame, dict[str, Any]]:
+    """One row per id, quarantined rows with reasons, and the counts of both."""
+    source, path = table.scan(raw), raw / table.path
+    check_expressions(source, table.expressions, table.files(raw)[0])
+    marked = _collect(canonical_table(source, table=table), table, raw)
+    if marked.is_empty():
+        raise InputError(f"{path} has no rows: point `path` at a table with rows, or leave the table out of the config")
+    quarantine, reasons = _quarantined(marked, path, max_bad_share)
+    good = marked.filter(pl.col(REASON).is_null())
+    rows = one_row_per_id(good.lazy()).collect()
+    report = {
+        "rows_read": len(marked),
+        "rows_quarantined": len(quarantine),
+        "quarantined_by_reason": reasons,
+        "rows_of_repeated_ids": len(good) - len(rows),
+        "ids_of_events_without_row": len(ids) - int(ids.is_in(rows["id"].implode()).sum()),
+    }
+    return rows, quarantine, report
+
+
+def _collect(frame: pl.LazyFrame, source: Source, raw: Path) -> pl.DataFrame:
+    try:
+        return frame.collect()
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise source.unreadable(source.files(raw), error) from error
+
+
+def _quarantined(marked: pl.DataFrame, path: Path, max_bad_share: float) -> tuple[pl.DataFrame, dict[str, int]]:
+    """The rows with a reason, and how many each reason has. Raises InputError when they are too large a share of all."""
+    bad = marked.filter(pl.col(REASON).is_not_null())
+    counts = bad.group_by(REASON).len("n").sort("n", REASON, descending=[True, False])
+    reasons = dict(counts.iter_rows())
+    share = len(bad) / len(marked)
+    if share > max_bad_share or len(bad) == len(marked):
+        shown = "; ".join(f"{reason}: {count:,}" for reason, count in list(reasons.items())[:3])
+        limit = f"more than filters.max_bad_share {max_bad_share}" if share > max_bad_share else "which leaves none"
+        raise InputError(
+            f"{path}: {share:.1%} of {len(marked):,} rows are bad ({shown}), {limit}: mend the files or the `data` section"
+            + (", or raise the limit" if share < 1 else "")
+        )
+    return bad, reasons
+
+
+def _check_split(timeline: pl.DataFrame, data: Data) -> None:
+    counts = dict(timeline[SPLIT].value_counts().iter_rows())
+    empty = [name for number, name in enumerate(SPLIT_NAMES) if not counts.get(number)]
+    if empty:
+        raise InputError(
+            f"split.kind {data.split.kind} leaves no timeline event to {' and '.join(empty)}: use another split or more data "
+            f"({len(timeline):,} timeline events of {timeline[USER].n_unique():,} users)"
+        )
 
 
 def _examples(ordered: pl.DataFrame) -> tuple[pl.DataFrame, list[Feature]]:
@@ -195,6 +243,7 @@ def _write(prepared: Prepared, folder: Path) -> None:
     ]
     if values:
         pl.concat(values).write_parquet(folder / VOCABULARIES_FILE)
-    if len(prepared.quarantine):
-        (folder / "quarantine").mkdir()
-        prepared.quarantine.rename({ROW: "source_row"}).write_parquet(folder / "quarantine" / "events.parquet")
+    for name, frame in prepared.quarantine.items():
+        if len(frame):
+            (folder / "quarantine").mkdir(exist_ok=True)
+            frame.rename({ROW: "source_row"}).write_parquet(folder / "quarantine" / f"{name}.parquet")

@@ -3,49 +3,86 @@
 import polars as pl
 
 from recsys.columns import IN_HISTORY, ITEM_ID, PROPENSITY, ROW, SLOT, TIME_MS, USER_ID, context, label
-from recsys.data.source import UNREADABLE, Events
+from recsys.data.quarantine import REPEATED
+from recsys.data.source import Events
+from recsys.data.text import UNREADABLE
+from recsys.errors import InputError
 
 TO_MS = {"s": 1000.0, "ms": 1.0, "us": 0.001}
+ISO_FORMATS = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d")  # tried in this order on every value; without an offset: UTC
 
 
 def canonicalise(raw: pl.LazyFrame, *, events: Events) -> pl.LazyFrame:
-    """Select canonical columns. Values that cannot be read become null, for the quarantine to find."""
-    names = raw.collect_schema()
-    unreadable = pl.col(UNREADABLE) if UNREADABLE in names else pl.lit(None, pl.String).alias(UNREADABLE)
+    """Select canonical columns, and `UNREADABLE` and `REPEATED`. Values that cannot be read become null, for the quarantine to find."""
+    schema = raw.collect_schema()
+    numbers = {label(task): text for task, text in events.labels.items()}
+    reasons = [pl.col(UNREADABLE)] if UNREADABLE in schema else []
+    for name, text in {**numbers, PROPENSITY: events.propensity, SLOT: events.slot}.items():
+        if text is not None:
+            lost = pl.sql_expr(text).is_not_null() & pl.sql_expr(text).cast(pl.Float32, strict=False).is_null()
+            reasons.append(pl.when(lost).then(pl.lit(f"{name} is not a number")))
     return raw.select(
         pl.col(ROW),
-        unreadable,
-        _text(events.user).alias(USER_ID),
-        _text(events.item).alias(ITEM_ID),
+        pl.coalesce(reasons).alias(UNREADABLE) if reasons else pl.lit(None, pl.String).alias(UNREADABLE),
+        pl.col(REPEATED),
+        clean_text(events.user).alias(USER_ID),
+        clean_text(events.item).alias(ITEM_ID),
         _time_ms(events, raw).alias(TIME_MS),
-        pl.sql_expr(events.history).cast(pl.Boolean).fill_null(False).alias(IN_HISTORY),
-        _float(events.propensity, default=float("nan")).alias(PROPENSITY),
-        _float(events.slot, default=-1.0).cast(pl.Int32).alias(SLOT),
-        *[_float(text, default=float("nan")).alias(label(task)) for task, text in events.labels.items()],
-        *[_text(text).alias(context(name)) for name, text in events.context.items()],
+        _in_history(events, raw).alias(IN_HISTORY),
+        _number(events.propensity, pl.Float32(), default=float("nan")).alias(PROPENSITY),
+        _number(events.slot, pl.Int32(), default=-1).alias(SLOT),
+        *[_number(text, pl.Float32(), default=float("nan")).alias(name) for name, text in numbers.items()],
+        *[clean_text(text).alias(context(name)) for name, text in events.context.items()],
     )
 
 
-def _text(expression: str) -> pl.Expr:
+def clean_text(expression: str) -> pl.Expr:
+    """Text without white space around it; null where nothing is left."""
     text = pl.sql_expr(expression).cast(pl.String).str.strip_chars()
     return pl.when(text != "").then(text)
 
 
-def _float(expression: str | None, *, default: float) -> pl.Expr:
+def _number(expression: str | None, dtype: pl.DataType, *, default: float) -> pl.Expr:
     if expression is None:
-        return pl.lit(default, pl.Float32)
-    return pl.sql_expr(expression).cast(pl.Float32, strict=False).fill_null(default)
+        return pl.lit(default, dtype)
+    return pl.sql_expr(expression).cast(dtype, strict=False).fill_null(default).fill_nan(default)
+
+
+def _in_history(events: Events, raw: pl.LazyFrame) -> pl.Expr:
+    flag = pl.sql_expr(events.history)
+    dtype = _dtype(raw, flag)
+    if not (dtype.is_numeric() or dtype == pl.Boolean):
+        raise InputError(f"history = {events.history!r} gives {dtype}, not a truth value: write a condition such as click = 1")
+    return flag.cast(pl.Boolean).fill_null(False)
 
 
 def _time_ms(events: Events, raw: pl.LazyFrame) -> pl.Expr:
+    """Milliseconds since 1970, or whatever number orders the events where the log has no moments."""
     if events.time is None:
         return pl.col(ROW)
     time = pl.sql_expr(events.time)
-    dtype = raw.select(time.alias("time")).collect_schema()["time"]
-    if dtype.is_temporal():
-        return time.cast(pl.Datetime("ms")).dt.epoch("ms")
+    dtype = _dtype(raw, time)
+    if dtype == pl.Date or isinstance(dtype, pl.Datetime):
+        return time.dt.epoch("ms")
+    if dtype.is_temporal() or not (dtype.is_numeric() or dtype == pl.String):
+        raise InputError(f"time = {events.time!r} gives {dtype}, not a moment: use a timestamp, a date, a number or text")
     if events.time_unit == "iso":
-        return time.str.to_datetime(time_unit="ms", strict=False, time_zone="UTC").dt.epoch("ms")
-    if dtype.is_integer() and events.time_unit != "us":
-        return time.cast(pl.Int64) * int(TO_MS[events.time_unit])
-    return (time.cast(pl.Float64, strict=False) * TO_MS[events.time_unit]).round().cast(pl.Int64, strict=False)
+        if dtype != pl.String:
+            raise InputError(f"time = {events.time!r} gives {dtype}, which time_unit iso does not fit: declare s, ms, us or order")
+        return _iso_ms(time)
+    scale = 1.0 if events.time_unit == "order" else TO_MS[events.time_unit]
+    if dtype.is_integer() and scale >= 1:
+        return time.cast(pl.Int64, strict=False) * int(scale)
+    return (time.cast(pl.Float64, strict=False) * scale).round().cast(pl.Int64, strict=False)
+
+
+def _iso_ms(time: pl.Expr) -> pl.Expr:
+    """The format is found for each value by itself, so that the result does not hang on which row comes first."""
+    text = time.str.strip_chars().str.replace("T", " ", literal=True).str.replace(r" ?(Z|UTC)$", "+00:00")
+    zoned = text.str.to_datetime("%Y-%m-%d %H:%M:%S%.f%#z", time_unit="ms", time_zone="UTC", strict=False).dt.epoch("ms")
+    plain = [text.str.to_datetime(form, time_unit="ms", strict=False).dt.epoch("ms") for form in ISO_FORMATS]
+    return pl.coalesce(zoned, *plain)
+
+
+def _dtype(raw: pl.LazyFrame, expression: pl.Expr) -> pl.DataType:
+    return raw.select(expression.alias("value")).collect_schema()["value"]

@@ -1,102 +1,122 @@
 """Where raw logs lie and how their columns are called: the adapter, written in YAML, and the scan it makes."""
 
-from pathlib import Path
+import re
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
 import polars as pl
+import polars.selectors as cs
 from polars.exceptions import PolarsError
 from pydantic import AfterValidator, Field
 
 from recsys.columns import ROW
+from recsys.data.text import UNREADABLE, Encoding, Kind, scan_text
 from recsys.errors import InputError
 from recsys.spec import Spec
 
-TYPES = {"text": pl.String, "int": pl.Int64, "float": pl.Float64}
-UNREADABLE = "_unreadable"  # why a row of a text file could not be read, null where it could
+TEXT_SUFFIXES = (".csv", ".tsv", ".dat", ".txt", ".inter", ".data")
+JSON_SUFFIXES = (".ndjson", ".jsonl")
+SUFFIXES = (".parquet", *TEXT_SUFFIXES, *JSON_SUFFIXES)
 
 
 def _parses(expression: str) -> str:
     try:
         pl.sql_expr(expression)
     except (PolarsError, pl.exceptions.SQLInterfaceError) as error:
-        raise ValueError(f"{expression!r} is not a Polars SQL expression: {error}") from error
+        raise ValueError(
+            f"{expression!r} is not a column or a Polars SQL expression ({first_line(error)}); a column whose name is a word of SQL "
+            'or holds spaces goes in double quotes, as in \'"user"\''
+        ) from error
     return expression
 
 
-Sql = Annotated[str, AfterValidator(_parses)]  # over the source's own column names; see docs/dataset.md
+def _inside(path: str) -> str:
+    if not path or PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+        raise ValueError(f"path {path!r} must be relative to the folder of the raw logs and stay in it")
+    return path
+
+
+Sql = Annotated[str, AfterValidator(_parses)]  # over the source's own column names; see docs/own-data.md
+Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 
 
 class Source(Spec):
     """Files of one table. `path` is a file, a folder or a glob below the data folder; the suffix names the format."""
 
-    path: str
+    path: Annotated[str, AfterValidator(_inside)]
     separator: str = Field(",", min_length=1, description='text files only; may be long, as in "::"')
-    columns: dict[str, Literal["text", "int", "float"]] = Field(
-        default_factory=dict, description="text files only: types by column, unlisted ones stay text"
-    )
+    columns: dict[str, Kind] = Field(default_factory=dict, description="text files only: types by column, unlisted ones stay text")
     header: bool = Field(True, description="text files only: without a header, `columns` names the columns in order")
+    encoding: Encoding = Field("utf8", description="text files only")
     explode: str | None = Field(None, description="a column of lists that becomes one row per element")
 
+    @property
+    def expressions(self) -> dict[str, str]:
+        """Field of the config -> SQL expression."""
+        raise NotImplementedError
+
+    @property
+    def read_columns(self) -> list[str]:
+        """The source's columns that the expressions read."""
+        return sorted({name for text in self.expressions.values() for name in pl.sql_expr(text).meta.root_names()})
+
     def files(self, folder: Path) -> list[Path]:
-        """The files behind `path`, in order. Raises InputError when there are none."""
+        """The files behind `path`, numbers in their names in order of size. Raises InputError when there are none."""
         path = folder / self.path
-        found = sorted(path.rglob("*.*")) if path.is_dir() else sorted(folder.glob(self.path))
-        files = [file for file in found if file.is_file() and not file.name.startswith((".", "_"))]
+        if path.is_file():
+            files = [path]
+        else:
+            found = [path] if path.is_dir() else list(folder.glob(self.path))
+            files = [file for each in found for file in (each.rglob("*") if each.is_dir() else [each]) if file.is_file()]
+            files = sorted((file for file in set(files) if not _is_hidden(file.relative_to(folder))), key=_natural)
         if not files:
             raise InputError(f"{path} does not exist or holds no files: name the folder of the raw logs with --data")
+        for file in files:
+            if file.suffix.lower() not in SUFFIXES:
+                raise InputError(f"{file} has the unknown suffix {file.suffix!r}: `path` must lead to {', '.join(SUFFIXES)} files only")
+            if file.suffix.lower() != files[0].suffix.lower():
+                raise InputError(f"{file} has another format than {files[0]}: narrow `path` to one, as in {self.path}/*{file.suffix}")
         return files
 
     def scan(self, folder: Path) -> pl.LazyFrame:
-        """All rows, with `ROW` as their place in the source. Raises InputError for a file that cannot be opened."""
+        """All rows, with `ROW` as their place in the source, NaN as null. Raises InputError for a file that cannot be opened."""
         files = self.files(folder)
         try:
             frame = self._scan(files)
-            frame.collect_schema()
+            schema = frame.collect_schema()
         except (PolarsError, OSError) as error:
-            raise InputError(f"{files[0]} cannot be read: {_first_line(error)}") from error
+            raise self.unreadable(files, error) from error
         if self.explode:
             require(frame, [self.explode], files[0])
+            if not isinstance(schema[self.explode], pl.List | pl.Array):
+                raise InputError(f"{files[0]}: explode = {self.explode!r} is not a column of lists but {schema[self.explode]}: leave it out")
             frame = frame.explode(self.explode, empty_as_null=False)
-        return frame.with_row_index(ROW).with_columns(pl.col(ROW).cast(pl.Int64))
+        return frame.with_columns(cs.float().fill_nan(None)).with_row_index(ROW).with_columns(pl.col(ROW).cast(pl.Int64))
 
     def _scan(self, files: list[Path]) -> pl.LazyFrame:
-        match files[0].suffix.lower():
-            case ".parquet":
-                return pl.scan_parquet(files, hive_partitioning=False)
-            case ".ndjson" | ".jsonl":
-                return pl.scan_ndjson(files)
-            case ".csv" | ".tsv" | ".dat" | ".txt" | ".inter" | ".data":
-                return self._typed(self._scan_text(files))
-            case suffix:
-                raise InputError(f"{files[0]} has the unknown suffix {suffix!r}: use .parquet, .csv, .tsv, .dat, .ndjson or .jsonl")
+        suffix = files[0].suffix.lower()
+        if suffix == ".parquet":
+            return pl.scan_parquet(files, hive_partitioning=False, extra_columns="ignore")
+        if suffix in JSON_SUFFIXES:
+            return pl.scan_ndjson(files, infer_schema_length=None)
+        return scan_text(files, separator=self.separator, header=self.header, columns=self.columns, encoding=self.encoding)
 
-    def _scan_text(self, files: list[Path]) -> pl.LazyFrame:
-        options: dict[str, Any] = {"infer_schema": False, "encoding": "utf8-lossy"}
-        if len(self.separator) == 1:
-            names = None if self.header else list(self.columns)
-            return pl.scan_csv(files, separator=self.separator, has_header=self.header, new_columns=names, **options)
-        if self.header or not self.columns:
-            raise InputError(f"{files[0]}: with the separator {self.separator!r} set `header: false` and list `columns`")
-        lines = pl.scan_csv(files, separator="\x1f", quote_char=None, has_header=False, new_columns=["line"], **options)
-        fields = pl.col("line").str.split(self.separator)
-        fits = fields.list.len() == len(self.columns)
-        reason = pl.when(~fits).then(pl.lit(f"row does not have {len(self.columns)} fields"))
-        picked = [fields.list.get(i, null_on_oob=True).alias(name) for i, name in enumerate(self.columns)]
-        return lines.select(reason.alias(UNREADABLE), *picked)
-
-    def _typed(self, frame: pl.LazyFrame) -> pl.LazyFrame:
-        """Cast text columns; a value that does not fit makes its row unreadable instead of stopping the run."""
-        names = frame.collect_schema().names()
-        reasons = [pl.col(UNREADABLE)] if UNREADABLE in names else []
-        casts = []
-        for name, kind in self.columns.items():
-            if kind == "text" or name not in names:
-                continue
-            value = pl.col(name).str.strip_chars()
-            cast = value.cast(TYPES[kind], strict=False)
-            reasons.append(pl.when(cast.is_null() & value.is_not_null()).then(pl.lit(f"{name} is not a number")))
-            casts.append(cast.alias(name))
-        return frame.with_columns(*casts, pl.coalesce(reasons).alias(UNREADABLE) if reasons else pl.lit(None, pl.String).alias(UNREADABLE))
+    def unreadable(self, files: list[Path], error: Exception) -> InputError:
+        """The sentence about files that Polars fails to read, naming the one that is to blame."""
+        expected: dict[str, Any] = {}
+        for file in files:
+            try:
+                schema = dict(self._scan([file]).collect_schema())
+            except (PolarsError, OSError) as own:
+                return InputError(f"{file} cannot be read ({first_line(own)}): write it again, or take it out of the folder")
+            for name in self.read_columns:
+                if expected and schema.get(name) != expected.get(name):
+                    return InputError(
+                        f"{file} has {schema.get(name, 'no')} as column {name!r} where {files[0]} has {expected.get(name, 'none')}: "
+                        "make the files alike"
+                    )
+            expected = expected or schema
+        return InputError(f"{files[0] if len(files) == 1 else files[0].parent} cannot be read: {first_line(error)}")
 
 
 class Events(Source):
@@ -105,15 +125,22 @@ class Events(Source):
     user: Sql
     item: Sql
     time: Sql | None = Field(None, description="left out: the order of the rows is the order of time")
-    time_unit: Literal["s", "ms", "us", "iso"] = "s"
+    time_unit: Literal["s", "ms", "us", "iso", "order"] = Field(
+        "s", description="iso: text such as 2024-05-01T12:00:00Z; order: a number that sorts a user's events and is no moment"
+    )
     history: Sql = Field("true", description="which rows enter the user's timeline, such as `click = 1`")
-    labels: dict[str, Sql] = Field(default_factory=dict, description="task -> 0/1 or truth value; null where it does not exist")
-    context: dict[str, Sql] = Field(default_factory=dict, description="feature -> category known at request time")
+    labels: dict[Name, Sql] = Field(default_factory=dict, description="task -> 0/1 or truth value; null where it does not exist")
+    context: dict[Name, Sql] = Field(default_factory=dict, description="feature -> category known at request time")
     propensity: Sql | None = None
     slot: Sql | None = None
     ties: Literal["file_order", "simultaneous"] = Field(
         "file_order", description="simultaneous: a user's events of one time do not see each other"
     )
+
+    @property
+    def has_time(self) -> bool:
+        """Whether times are moments of the calendar."""
+        return self.time is not None and self.time_unit != "order"
 
     @property
     def expressions(self) -> dict[str, str]:
@@ -127,10 +154,10 @@ class Events(Source):
 
 
 class Table(Source):
-    """User or item attributes, one row per id. A feature is a category, or a list of categories."""
+    """User or item attributes. A feature is a category, or a list of categories; of an id's rows the first value not null counts."""
 
     id: Sql
-    features: dict[str, Sql] = Field(default_factory=dict)
+    features: dict[Name, Sql] = Field(default_factory=dict)
     title: Sql | None = Field(None, description="items only: text shown to people")
 
     @property
@@ -139,25 +166,49 @@ class Table(Source):
         return {"id": self.id, **title, **{f"features.{name}": text for name, text in self.features.items()}}
 
 
-def require(frame: pl.LazyFrame, columns: list[str], file: Path) -> None:
+def require(frame: pl.LazyFrame, columns: list[str], file: Path, field: str = "") -> None:
     """Raise InputError when a column is missing, naming the file, the column and what is there."""
     present = frame.collect_schema().names()
     for column in columns:
         if column not in present:
             shown = ", ".join(name for name in present if name not in (ROW, UNREADABLE))
-            raise InputError(f"{file} has no column {column!r}: map one of [{shown}] in the `data` section of the config")
+            wanted = f", which {field} reads" if field else ""
+            raise InputError(f"{file} has no column {column!r}{wanted}: map one of [{shown}] in the `data` section of the config")
 
 
 def check_expressions(frame: pl.LazyFrame, expressions: dict[str, str], file: Path) -> None:
-    """Raise InputError when an expression names a missing column or does not fit the types."""
+    """Raise InputError when an expression names a missing column, does not fit the types or reads other rows than its own."""
+    schema = frame.collect_schema()
+    nothing = pl.DataFrame(schema=schema)
     for field, text in expressions.items():
         expression = pl.sql_expr(text)
-        require(frame, expression.meta.root_names(), file)
+        require(frame, expression.meta.root_names(), file, field)
         try:
-            frame.select(expression.alias("value")).collect_schema()
+            nothing.select(expression.alias("value"))
         except PolarsError as error:
-            raise InputError(f"{file}: {field} = {text!r} does not fit the data: {_first_line(error)}") from error
+            hint = "; text columns become numbers when `columns` declares them" if file.suffix.lower() in TEXT_SUFFIXES else ""
+            raise InputError(f"{file}: {field} = {text!r} does not fit the data: {first_line(error)}{hint}") from error
+        if _reads_other_rows(expression, schema):
+            raise InputError(f"{file}: {field} = {text!r} reads other rows than its own, the future's too: use columns of the row only")
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     return str(error).strip().split("\n")[0][:300]
+
+
+def _reads_other_rows(expression: pl.Expr, schema: pl.Schema) -> bool:
+    """Whether any part is an aggregate or a window, such as AVG(click)."""
+    try:
+        alone = not expression.meta.root_names() or expression.meta.is_row_separable()
+    except PolarsError:  # SQL operators that Polars resolves by type: arithmetic, all of them row by row
+        alone = True
+    return not alone or any(_reads_other_rows(part, schema) for part in expression.meta.pop(schema=dict(schema)))
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith((".", "_")) for part in path.parts)
+
+
+def _natural(file: Path) -> list[list[str | int]]:
+    """Sorts part-2 before part-10."""
+    return [[int(piece) if piece.isdecimal() else piece for piece in re.split(r"([0-9]+)", part)] for part in file.parts]

@@ -1,4 +1,7 @@
-"""Which examples train, which select, which judge. Frames hold `user`, `time_ms` and `rank`: a user's timeline events so far."""
+"""Which examples train, which select, which judge.
+
+Frames hold `user`, `time_ms`, `in_history`, `rank` (a user's timeline events before the row) and `position` (those it may see).
+"""
 
 from datetime import UTC, datetime
 from typing import Literal
@@ -6,7 +9,7 @@ from typing import Literal
 import polars as pl
 from pydantic import Field, model_validator
 
-from recsys.columns import IN_HISTORY, SPLIT, TEST, TIME_MS, TRAIN, USER, VALID
+from recsys.columns import IN_HISTORY, POSITION, SPLIT, TEST, TIME_MS, TRAIN, USER, VALID
 from recsys.errors import InputError
 from recsys.spec import Spec
 
@@ -32,6 +35,8 @@ class GlobalTime(Spec):
             raise ValueError(f"valid_share {self.valid_share} + test_share {self.test_share} leave nothing to train on")
         if (self.valid_from is None) != (self.test_from is None):
             raise ValueError("give both valid_from and test_from, or neither")
+        if self.valid_from and self.test_from and _ms(self.valid_from) >= _ms(self.test_from):
+            raise ValueError(f"valid_from {self.valid_from} is not before test_from {self.test_from}")
         return self
 
     def __call__(self, events: pl.LazyFrame) -> pl.LazyFrame:
@@ -53,6 +58,8 @@ class GlobalTime(Spec):
 class LeaveOneOut(Spec):
     """A user's last timeline event tests, the one before it validates; users with fewer than three only train.
 
+    Any other example belongs to the split of the timeline event that its history leads up to; what follows the last one tests.
+
     Lets a model see other users' future, so it flatters (Meng et al. 2020, https://arxiv.org/abs/2007.13237); kept because most
     published numbers use it.
     """
@@ -61,7 +68,7 @@ class LeaveOneOut(Spec):
 
     def __call__(self, events: pl.LazyFrame) -> pl.LazyFrame:
         total = pl.col(IN_HISTORY).sum().over(USER).cast(pl.Int64)
-        from_end = total - pl.col(RANK)
+        from_end = total - pl.when(IN_HISTORY).then(RANK).otherwise(POSITION)
         split = pl.when(total < 3).then(TRAIN).when(from_end <= 1).then(TEST).when(from_end == 2).then(VALID).otherwise(TRAIN)
         return events.with_columns(split.cast(pl.Int8).alias(SPLIT))
 

@@ -4,8 +4,11 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from recsys.columns import FIRST_ID, UNKNOWN_ID
+from recsys.columns import FIRST_ID, ROW
+from recsys.data.canonical import clean_text
+from recsys.data.quarantine import REASON
 from recsys.data.source import Table
+from recsys.data.text import UNREADABLE
 from recsys.data.vocabulary import encode, vocabulary
 
 KEY = "id"
@@ -25,23 +28,29 @@ class Feature:
         return len(self.values) + FIRST_ID
 
 
-def attributes(raw: pl.LazyFrame, *, table: Table) -> pl.DataFrame:
-    """One row per id: the id, features as text or lists of text, and the title. The first row of an id counts."""
+def canonical_table(raw: pl.LazyFrame, *, table: Table) -> pl.LazyFrame:
+    """Select `ROW`, the id, features as text or lists of text, the title, and `reason`, which is null for a good row."""
     schema = raw.collect_schema()
-    columns = [pl.sql_expr(table.id).cast(pl.String).str.strip_chars().alias(KEY)]
+    unreadable = pl.col(UNREADABLE) if UNREADABLE in schema else pl.lit(None, pl.String)
+    columns = [clean_text(table.id).alias(KEY)]
     for name, text in table.features.items():
-        value = pl.sql_expr(text)
-        is_list = isinstance(raw.select(value.alias("v")).collect_schema()["v"], pl.List)
-        columns.append(value.cast(pl.List(pl.String) if is_list else pl.String).alias(f"feature_{name}"))
+        dtype = raw.select(pl.sql_expr(text).alias(name)).collect_schema()[name]
+        value = _clean_list(text) if isinstance(dtype, pl.List | pl.Array) else clean_text(text)
+        columns.append(value.alias(f"feature_{name}"))
     if table.title is not None:
-        columns.append(pl.sql_expr(table.title).cast(pl.String).alias("title"))
-    assert schema
-    return raw.select(columns).drop_nulls(KEY).unique(KEY, keep="first", maintain_order=True).collect()
+        columns.append(clean_text(table.title).alias("title"))
+    reason = pl.coalesce(unreadable, pl.when(clean_text(table.id).is_null()).then(pl.lit("id is empty")))
+    return raw.select(ROW, *columns, reason.alias(REASON))
+
+
+def one_row_per_id(rows: pl.LazyFrame) -> pl.LazyFrame:
+    """Of every column the first value of an id that is not null, in the order of the source."""
+    return rows.drop(ROW, REASON).group_by(KEY, maintain_order=True).agg(pl.all().drop_nulls().first())
 
 
 def encode_table(ids: pl.Series, owner: str, rows: pl.DataFrame | None) -> tuple[pl.DataFrame, list[Feature]]:
     """The table of dense ids: two reserved rows, then `ids` in order, with features encoded. Missing ones are unknown."""
-    table = pl.DataFrame({f"{owner}_id": pl.concat([pl.Series([None, None], dtype=pl.String), ids])})
+    table = pl.DataFrame({f"{owner}_id": pl.concat([pl.Series([None] * FIRST_ID, dtype=pl.String), ids])})
     if rows is None:
         return table, []
     joined = table.join(rows, left_on=f"{owner}_id", right_on=KEY, how="left", maintain_order="left")
@@ -49,18 +58,21 @@ def encode_table(ids: pl.Series, owner: str, rows: pl.DataFrame | None) -> tuple
     for column in [name for name in joined.columns if name.startswith("feature_")]:
         values = joined[column]
         is_list = isinstance(values.dtype, pl.List)
-        feature = Feature(column.removeprefix("feature_"), owner, vocabulary(values.explode() if is_list else values), is_list)
-        joined = joined.with_columns(_encode_lists(values, feature.values) if is_list else encode(values, feature.values).alias(column))
-        features.append(feature)
+        known = vocabulary(values.drop_nulls().explode(empty_as_null=False) if is_list else values)
+        joined = joined.with_columns((_encode_lists(values, known) if is_list else encode(values, known)).alias(column))
+        features.append(Feature(column.removeprefix("feature_"), owner, known, is_list))
     return joined, features
 
 
+def _clean_list(expression: str) -> pl.Expr:
+    """Each element stripped; empty ones and repeats go, and a list left without any is null."""
+    element = pl.element().cast(pl.String).str.strip_chars()
+    values = pl.sql_expr(expression).cast(pl.List(pl.String)).list.eval(element.filter(element != "").unique(maintain_order=True))
+    return pl.when(values.list.len() > 0).then(values)
+
+
 def _encode_lists(values: pl.Series, known: pl.Series) -> pl.Series:
-    """Encode each list; an empty or missing list becomes [UNKNOWN_ID]."""
-    unknown = pl.lit([None], dtype=pl.List(pl.String))
-    filled = pl.select(pl.when(values.list.len() > 0).then(values).otherwise(unknown)).to_series()
-    codes = encode(filled.explode(), known)
-    lengths = filled.list.len()
-    groups = pl.DataFrame({"row": pl.int_range(len(filled), eager=True).repeat_by(lengths).explode(), "code": codes})
-    assert UNKNOWN_ID == 1
-    return groups.group_by("row", maintain_order=True).agg("code")["code"].alias(values.name)
+    """Encode each list; a missing one becomes [UNKNOWN_ID]."""
+    lists = pl.DataFrame({"row": pl.int_range(len(values), eager=True), "value": values})
+    flat = lists.explode("value", empty_as_null=True)
+    return flat.select("row", code=encode(flat["value"], known)).group_by("row", maintain_order=True).agg("code")["code"]
