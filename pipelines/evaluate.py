@@ -52,6 +52,11 @@ def protocol(config: RunConfig) -> dict[str, Any]:
     return {**rules, "hash": fingerprint(rules)}
 
 
+def protocol_line(rules: dict[str, Any]) -> str:
+    """The protocol in a few words and its hash, as the tag by which runs are held comparable."""
+    return f"{rules['split']['kind']} split, seen items {rules['seen_items']}, ties by {rules['time_ties']} [{rules['hash']}]"
+
+
 def _retrieval(config: RunConfig, data: Dataset, checkpoint: Path) -> tuple[dict[str, Any], pl.DataFrame]:
     """Means of the model and of each floor, and one row per user, model and metric."""
     settings = config.evaluation

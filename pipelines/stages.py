@@ -60,16 +60,16 @@ def train(config: RunConfig, workspace: Workspace, *, only: str | None, console:
 
 def evaluate(config: RunConfig, workspace: Workspace, *, uri: str | None) -> dict[str, Any]:
     """Checkpoints -> metrics on the test split."""
-    from pipelines.evaluate import PER_USER_FILE, evaluate_run, flat_metrics
+    from pipelines.evaluate import METRICS_FILE, PER_USER_FILE, evaluate_run, flat_metrics, protocol_line
     from recsys import plots, track
 
     result = evaluate_run(config, open_dataset(workspace, config), workspace)
     if workspace.run_id is not None:
         with track.resume_run(workspace.run_id, uri=uri) as run:
             run.metrics(flat_metrics(result))
-            run.tag(track.PROTOCOL, " ".join(f"{name}={value}" for name, value in result["protocol"].items()))
+            run.tag(track.PROTOCOL, protocol_line(result["protocol"]))
             run.artefact(workspace.metrics / PER_USER_FILE, "metrics")
-            run.artefact(workspace.metrics / "metrics.json", "metrics")
+            run.artefact(workspace.metrics / METRICS_FILE, "metrics")
             run.figure(plots.metric_bars(*_bars(result)), "plots/floor.png")
     return result
 
@@ -107,8 +107,8 @@ def _is_drawn(name: str) -> bool:
 
 
 def _bars(result: dict[str, Any]) -> tuple[dict[str, float], dict[str, dict[str, float]], str]:
-    """NDCG, HR and MRR of the model and of each floor."""
+    """HR, NDCG and MRR at the first K, of the model and of each floor."""
     retrieval = result["retrieval"]
-    names = [name for name in retrieval["model"] if name.split("@")[0] in ("NDCG", "HR", "MRR")]
+    names = [name for name in retrieval["model"] if name.split("@")[0] in ("HR", "NDCG", "MRR")][:3]
     floors = {floor: {name: means[name] for name in names} for floor, means in retrieval["floor"].items()}
     return {name: retrieval["model"][name] for name in names}, floors, f"Test split, {retrieval['users']:,} users"

@@ -84,7 +84,11 @@ def load(path: Path, *overrides: str) -> RunConfig:
         key, equals, text = override.partition("=")
         if not equals or not key:
             raise InputError(f"override {override!r} is not of the form section.key=value")
-        tree = _merge(tree, _nest(key.split("."), yaml.safe_load(text)))
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise InputError(f"override {override!r}: the value is not valid YAML: {' '.join(str(error).split())}") from error
+        tree = _merge(tree, _nest(key.split("."), value))
     try:
         return RunConfig.model_validate(tree)
     except ValidationError as error:
@@ -92,18 +96,18 @@ def load(path: Path, *overrides: str) -> RunConfig:
 
 
 def _tree(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
-    if path in above:
+    if path.resolve() in above:
         raise InputError(f"{path}: `extends` goes round in a circle")
     try:
         tree = yaml.safe_load(path.read_text())
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}): name a config file, or one of the shipped configs") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):
         raise InputError(f"{path} must hold a mapping of sections, such as `name:` and `data:`")
     base = tree.pop("extends", None)
-    return tree if base is None else _merge(_tree(path.parent / str(base), (*above, path)), tree)
+    return tree if base is None else _merge(_tree(path.parent / str(base), (*above, path.resolve())), tree)
 
 
 def _merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
@@ -127,6 +131,8 @@ def _sentence(error: ValidationError) -> str:
     match first["type"]:
         case "extra_forbidden":
             return f"unknown key {place!r}: choose from {_choices(first['loc'])}{more}"
+        case "union_tag_not_found":
+            return f"{place!r} needs a `kind`: choose from {_choices((*first['loc'], ''))}{more}"
         case "missing":
             return f"{place!r} is missing{more}"
         case "value_error":

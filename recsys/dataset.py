@@ -14,8 +14,20 @@ import pyarrow.parquet as parquet
 
 from recsys.artefact import read_manifest
 from recsys.columns import (
-    EXAMPLES_FILE, ITEM, ITEM_ID, ITEMS_FILE, LENGTH, SPLIT, START, TIME_MS, TIMELINE_FILE, TRAIN_COUNT, USER_ID, USERS_FILE, VOCABULARIES_FILE,
-)  # fmt: skip
+    EXAMPLES_FILE,
+    ITEM,
+    ITEM_ID,
+    ITEMS_FILE,
+    LENGTH,
+    SPLIT,
+    START,
+    TIME_MS,
+    TIMELINE_FILE,
+    TRAIN_COUNT,
+    USER_ID,
+    USERS_FILE,
+    VOCABULARIES_FILE,
+)
 from recsys.jagged import Jagged
 
 
@@ -81,7 +93,7 @@ class Dataset:
 
     def codes(self, name: str, owner: str) -> Jagged:
         """A user or item feature of every row; a row without attributes holds the unknown code."""
-        column = (self._users if owner == "user" else self._items).column(f"feature_{name}").combine_chunks()
+        column = (self._users if owner == "user" else self._items).column(f"feature_{name}").chunk(0)
         if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
             return Jagged(column.values.to_numpy(), column.offsets.to_numpy().astype(np.int64))
         return Jagged(column.to_numpy(), np.arange(len(column) + 1))
@@ -94,6 +106,4 @@ def _map(path: Path) -> pa.Table:
 
 def _numpy(table: pa.Table, name: str) -> np.ndarray:
     column = table.column(name)
-    if column.num_chunks == 1:
-        return column.chunk(0).to_numpy()
-    return column.to_numpy()
+    return column.chunk(0).to_numpy() if column.num_chunks == 1 else column.to_numpy()  # a file without rows may have no chunk

@@ -1,122 +1,15 @@
-"""Planted data: blocks of users and items whose answer is known, written in the format of a dataset artefact."""
+"""Fixtures that more than one folder of tests uses."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import polars as pl
 import pytest
 import torch
+from planted_data import write_dataset, write_planted
 
-from recsys.artefact import fingerprint, write_artefact
-from recsys.columns import (
-    CONTEXT_PREFIX, EXAMPLES_FILE, FIRST_ID, ITEM, ITEM_ID, ITEMS_FILE, LABEL_PREFIX, LENGTH, POSITION, SPLIT, START, TEST,
-    TIME_MS, TIMELINE_FILE, TRAIN, TRAIN_COUNT, USER, USER_ID, USERS_FILE, VALID, WEIGHT, label,
-)  # fmt: skip
 from recsys.dataset import Dataset
 
-BLOCKS, BLOCK_ITEMS = 4, 12  # the planted catalogue
-NUM_ITEMS = BLOCKS * BLOCK_ITEMS + FIRST_ID
-
-Feature = tuple[str, list[Any]]  # owner and the codes (or lists of codes) of every row, the two reserved ones included
-
-
-def leave_one_out(length: int) -> list[int]:
-    """The split of each event of a timeline of this length."""
-    return [TRAIN] * length if length < 3 else [TRAIN] * (length - 2) + [VALID, TEST]
-
-
-def write_dataset(
-    folder: Path, timelines: Sequence[Sequence[int]], *, num_items: int = NUM_ITEMS, splits: Sequence[Sequence[int]] | None = None,
-    examples: pl.DataFrame | None = None, features: Mapping[str, Feature] | None = None, context_sizes: Mapping[str, int] | None = None,
-) -> Dataset:  # fmt: skip
-    """A dataset whose user u, from FIRST_ID on, has timeline u; its rows 0 and 1 are empty."""
-    features, context_sizes = features or {}, context_sizes or {}
-    splits = splits if splits is not None else [leave_one_out(len(timeline)) for timeline in timelines]
-    lengths = np.array([0] * FIRST_ID + [len(timeline) for timeline in timelines])
-    item_E = np.array([item for timeline in timelines for item in timeline], np.int32)
-    split_E = np.array([split for row in splits for split in row], np.int8)
-    columns = {
-        owner: {f"feature_{name}": codes for name, (of, codes) in features.items() if of == owner} for owner in ("user", "item")
-    }
-    frames = {
-        TIMELINE_FILE: pl.DataFrame({ITEM: item_E, TIME_MS: np.arange(len(item_E)), SPLIT: split_E}),
-        USERS_FILE: pl.DataFrame(
-            {USER_ID: _names("u", len(lengths)), **columns["user"], START: np.cumsum(lengths) - lengths, LENGTH: lengths}
-        ),
-        ITEMS_FILE: pl.DataFrame(
-            {
-                ITEM_ID: _names("i", num_items),
-                **columns["item"],
-                TRAIN_COUNT: np.bincount(item_E[split_E == TRAIN], minlength=num_items),
-            }
-        ),
-        EXAMPLES_FILE: pl.DataFrame({USER: []}) if examples is None else examples.with_columns(pl.lit(1.0, pl.Float32).alias(WEIGHT)),
-    }
-    known = {name: (owner, np.concatenate([np.ravel(code) for code in codes])) for name, (owner, codes) in features.items()}
-    described = [
-        {"name": name, "owner": owner, "size": int(codes.max()) + 1, "multi_valued": isinstance(features[name][1][0], list)}
-        for name, (owner, codes) in known.items()
-    ] + [{"name": name, "owner": "context", "size": size, "multi_valued": False} for name, size in context_sizes.items()]
-    names = frames[EXAMPLES_FILE].columns
-    with write_artefact(
-        folder, "dataset",
-        tasks=[name.removeprefix(LABEL_PREFIX) for name in names if name.startswith(LABEL_PREFIX)],
-        context=list(context_sizes), features=described, config={},
-        data_fingerprint=fingerprint([[list(timeline) for timeline in timelines], described]),
-    ) as (scratch, _):  # fmt: skip
-        for name, frame in frames.items():
-            frame.rechunk().write_ipc(scratch / name, compression="uncompressed", compat_level=pl.CompatLevel.oldest())
-    return Dataset(folder)
-
-
-def planted_timelines(users: int, rng: np.random.Generator) -> list[list[int]]:
-    """A user belongs to a block and walks through its items, i to i + 1 and round, so the next item is certain."""
-    timelines = []
-    for user in range(users):
-        first, length = rng.integers(BLOCK_ITEMS), rng.integers(4, 10)
-        block = FIRST_ID + (user % BLOCKS) * BLOCK_ITEMS
-        timelines.append([int(block + (first + step) % BLOCK_ITEMS) for step in range(length)])
-    return timelines
-
-
-def write_planted(folder: Path, *, users: int = 160) -> Dataset:
-    """Walks through blocks; users click what is of their block, one click in twenty flipped, and may like what they click."""
-    rng = np.random.default_rng(0)
-    timelines = planted_timelines(users, rng)
-    rows = []
-    for user, timeline in enumerate(timelines):
-        splits = leave_one_out(len(timeline))
-        for position, item in enumerate(timeline):
-            other = int(rng.integers(FIRST_ID, NUM_ITEMS))
-            for shown in (item, other):
-                ours = (shown - FIRST_ID) // BLOCK_ITEMS == user % BLOCKS
-                click = float(ours != (rng.random() < 0.05))
-                like = float(rng.random() < 0.5) if click else float("nan")
-                rows.append((user + FIRST_ID, shown, position, splits[position], click, like, int(rng.integers(1, 6))))
-    examples = pl.DataFrame(
-        rows, orient="row",
-        schema={USER: pl.Int32, ITEM: pl.Int32, POSITION: pl.Int32, SPLIT: pl.Int8, label("click"): pl.Float32, label("like"): pl.Float32,
-                f"{CONTEXT_PREFIX}hour": pl.Int32},
-    )  # fmt: skip
-    num_users = users + FIRST_ID
-    features: dict[str, Feature] = {
-        "age": ("user", [1, 1, *rng.integers(FIRST_ID, 7, users).tolist()]),
-        "languages": ("user", [[1], [1], *_lists(rng, users, 9)]),
-        "genre": ("item", [1, 1, *rng.integers(FIRST_ID, 6, NUM_ITEMS - FIRST_ID).tolist()]),
-        "tags": ("item", [[1], [1], *_lists(rng, NUM_ITEMS - FIRST_ID, 12)]),
-    }
-    assert len(features["age"][1]) == num_users
-    return write_dataset(folder, timelines, examples=examples, features=features, context_sizes={"hour": 6})
-
-
-def _lists(rng: np.random.Generator, count: int, size: int) -> list[list[int]]:
-    return [rng.integers(1, size, rng.integers(1, 5)).tolist() for _ in range(count)]
-
-
-def _names(prefix: str, rows: int) -> list[str | None]:
-    return [None] * FIRST_ID + [f"{prefix}{row}" for row in range(FIRST_ID, rows)]
+torch.set_num_threads(1)  # the same sums in the same order, here and in the processes that tests start
 
 
 @pytest.fixture(scope="session")

@@ -40,5 +40,7 @@ class Data(Spec):
         if self.users and self.users.title is not None:
             raise ValueError("users.title has no use: only items have a title")
         if isinstance(self.split, GlobalTime) and self.split.valid_from and not self.events.has_time:
-            raise ValueError("split.valid_from needs times of the calendar, which events.time does not give: use valid_share and test_share")
+            raise ValueError(
+                "split.valid_from needs times of the calendar, which events.time does not give: use valid_share and test_share"
+            )
         return self

@@ -8,15 +8,36 @@ import polars as pl
 
 from recsys.artefact import file_hash, fingerprint, write_artefact
 from recsys.columns import (
-    CONTEXT_PREFIX, EXAMPLES_FILE, FIRST_ID, IN_HISTORY, ITEM, ITEM_ID, ITEMS_FILE, LABEL_PREFIX, LENGTH, POSITION, PROPENSITY, ROW,
-    SLOT, SPLIT, SPLIT_NAMES, START, TIME_MS, TIMELINE_FILE, TRAIN, TRAIN_COUNT, USER, USER_ID, USERS_FILE, VOCABULARIES_FILE, WEIGHT, label,
-)  # fmt: skip
+    CONTEXT_PREFIX,
+    EXAMPLES_FILE,
+    FIRST_ID,
+    IN_HISTORY,
+    ITEM,
+    ITEM_ID,
+    ITEMS_FILE,
+    LABEL_PREFIX,
+    LENGTH,
+    POSITION,
+    PROPENSITY,
+    ROW,
+    SLOT,
+    SPLIT,
+    SPLIT_NAMES,
+    START,
+    TIME_MS,
+    TIMELINE_FILE,
+    TRAIN,
+    TRAIN_COUNT,
+    USER,
+    USER_ID,
+    USERS_FILE,
+    VOCABULARIES_FILE,
+    WEIGHT,
+    label,
+)
 from recsys.data import Data
-from recsys.data.canonical import canonicalise
-from recsys.data.quarantine import REASON, REPEATED, mark_bad_rows, mark_repeats
-from recsys.data.source import Source, Table, check_expressions, first_line
-from recsys.data.tables import Feature, canonical_table, encode_table, one_row_per_id
-from recsys.data.text import UNREADABLE
+from recsys.data.clean import clean_events, clean_table
+from recsys.data.tables import Feature, encode_table
 from recsys.data.timeline import order_events
 from recsys.data.vocabulary import encode, vocabulary
 from recsys.errors import InputError
@@ -63,7 +84,7 @@ def build(data: Data, raw: Path, out: Path) -> dict[str, Any]:
 
 def transform(data: Data, raw: Path) -> Prepared:
     """The dataset's frames from raw files. Raises InputError."""
-    events, bad_events, report = _clean(data, raw)
+    events, bad_events, report = clean_events(data, raw)
     user_ids, item_ids = vocabulary(events[USER_ID]), vocabulary(events[ITEM_ID])
     ordered = (
         events.lazy()
@@ -79,7 +100,9 @@ def transform(data: Data, raw: Path) -> Prepared:
     for owner, ids, source in (("user", user_ids, data.users), ("item", item_ids, data.items)):
         rows = None
         if source is not None:
-            rows, quarantine[f"{owner}s"], report[f"{owner}_table"] = _attributes(source, raw, ids, data.filters.max_bad_share)
+            rows, quarantine[f"{owner}s"], report[f"{owner}_table"] = clean_table(
+                source, raw, ids, max_bad_share=data.filters.max_bad_share
+            )
         tables[owner], found = encode_table(ids, owner, rows)
         features += found
     examples, context_features = _examples(ordered)
@@ -92,85 +115,6 @@ def transform(data: Data, raw: Path) -> Prepared:
         quarantine=quarantine,
         report=report | _describe(ordered, timeline, data),
     )
-
-
-def _clean(data: Data, raw: Path) -> tuple[pl.DataFrame, pl.DataFrame, dict[str, Any]]:
-    """Canonical good rows, quarantined rows with reasons, and the counts of both."""
-    events, path = data.events, raw / data.events.path
-    source = events.scan(raw)
-    check_expressions(source, events.expressions, events.files(raw)[0])
-    marked = _collect(
-        source.pipe(mark_repeats, columns=events.read_columns)
-        .pipe(canonicalise, events=events)
-        .pipe(mark_bad_rows, has_time=events.has_time)
-        .drop(UNREADABLE, REPEATED),
-        events, raw,
-    )  # fmt: skip
-    if marked.is_empty():
-        raise InputError(f"{path} has no rows: point `data.events.path` at a log with events")
-    quarantine, reasons = _quarantined(marked, path, data.filters.max_bad_share)
-    clean = marked.filter(pl.col(REASON).is_null()).drop(REASON)
-    if not clean[IN_HISTORY].any():
-        raise InputError(f"{path}: no good row satisfies history = {events.history!r}, so every timeline is empty: change it")
-    for task in events.labels:
-        if clean[label(task)].is_nan().all():
-            raise InputError(f"{path}: labels.{task} = {events.labels[task]!r} is null in every row: mend or remove it")
-    good = data.filters(clean)
-    if not good[IN_HISTORY].any():
-        raise InputError(f"{path}: filters.min_user_events and min_item_events leave no timeline event: lower them")
-    report = {
-        "rows_read": len(marked),
-        "rows_quarantined": len(quarantine),
-        "quarantined_by_reason": reasons,
-        "rows_dropped_by_min_counts": len(clean) - len(good),
-        "rows_kept": len(good),
-    }
-    return good, quarantine, report
-
-
-def _attributes(
-    table: Table, raw: Path, ids: pl.Series, max_bad_share: float
-) -> tuple[pl.DataFrame, pl.DataFrame, dict[str, Any]]:
-    """One row per id, quarantined rows with reasons, and the counts of both."""
-    source, path = table.scan(raw), raw / table.path
-    check_expressions(source, table.expressions, table.files(raw)[0])
-    marked = _collect(canonical_table(source, table=table), table, raw)
-    if marked.is_empty():
-        raise InputError(f"{path} has no rows: point `path` at a table with rows, or leave the table out of the config")
-    quarantine, reasons = _quarantined(marked, path, max_bad_share)
-    good = marked.filter(pl.col(REASON).is_null())
-    rows = one_row_per_id(good.lazy()).collect()
-    report = {
-        "rows_read": len(marked),
-        "rows_quarantined": len(quarantine),
-        "quarantined_by_reason": reasons,
-        "rows_of_repeated_ids": len(good) - len(rows),
-        "ids_of_events_without_row": len(ids) - int(ids.is_in(rows["id"].implode()).sum()),
-    }
-    return rows, quarantine, report
-
-
-def _collect(frame: pl.LazyFrame, source: Source, raw: Path) -> pl.DataFrame:
-    try:
-        return frame.collect()
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise source.unreadable(source.files(raw), error) from error
-
-
-def _quarantined(marked: pl.DataFrame, path: Path, max_bad_share: float) -> tuple[pl.DataFrame, dict[str, int]]:
-    """The rows with a reason, and how many each reason has. Raises InputError when they are too large a share of all."""
-    bad = marked.filter(pl.col(REASON).is_not_null())
-    counts = bad.group_by(REASON).len("n").sort("n", REASON, descending=[True, False])
-    reasons = dict(counts.iter_rows())
-    share = len(bad) / len(marked)
-    if share > max_bad_share or len(bad) == len(marked):
-        shown = "; ".join(f"{reason}: {count:,}" for reason, count in list(reasons.items())[:3])
-        limit = f"more than filters.max_bad_share {max_bad_share}" if share > max_bad_share else "which leaves none"
-        raise InputError(
-            f"{path}: {share:.1%} of {len(marked):,} rows are bad ({shown}), {limit}: mend the files or the `data` section"
-            + (", or raise the limit" if share < 1 else "")
-        )
-    return bad, reasons
 
 
 def _check_split(timeline: pl.DataFrame, data: Data) -> None:
@@ -224,20 +168,27 @@ def _describe(ordered: pl.DataFrame, timeline: pl.DataFrame, data: Data) -> dict
         "timeline_by_split": {name: by_split.get(i, 0) for i, name in enumerate(SPLIT_NAMES)},
         "share_with_tied_time": round(tied, 4),
         "share_of_repeated_pairs": round(1 - pairs / len(timeline), 4),
-        "first_time_ms": ordered[TIME_MS].min(),
-        "last_time_ms": ordered[TIME_MS].max(),
+        "first_time_ms": ordered[TIME_MS].min() if data.events.has_time else None,
+        "last_time_ms": ordered[TIME_MS].max() if data.events.has_time else None,
         "tasks": tasks,
     }
 
 
 def _write(prepared: Prepared, folder: Path) -> None:
     frames = {
-        TIMELINE_FILE: prepared.timeline, EXAMPLES_FILE: prepared.examples, USERS_FILE: prepared.users, ITEMS_FILE: prepared.items,
-    }  # fmt: skip
+        TIMELINE_FILE: prepared.timeline,
+        EXAMPLES_FILE: prepared.examples,
+        USERS_FILE: prepared.users,
+        ITEMS_FILE: prepared.items,
+    }
     for name, frame in frames.items():  # uncompressed and in one chunk, so that readers map the file and copy nothing
-        frame.rechunk().write_ipc(folder / name, compression="uncompressed", compat_level=pl.CompatLevel.oldest(), record_batch_size=MAX_ROWS)
+        frame.rechunk().write_ipc(
+            folder / name, compression="uncompressed", compat_level=pl.CompatLevel.oldest(), record_batch_size=MAX_ROWS
+        )
     values = [
-        pl.DataFrame({"owner": f.owner, "feature": f.name, "code": pl.int_range(FIRST_ID, f.size, eager=True), "value": f.values})
+        pl.DataFrame(
+            {"owner": f.owner, "feature": f.name, "code": pl.int_range(FIRST_ID, f.size, eager=True), "value": f.values}
+        )
         for f in prepared.features
         if len(f.values)
     ]

@@ -27,11 +27,19 @@ def mark_bad_rows(events: pl.LazyFrame, *, has_time: bool) -> pl.LazyFrame:
         (pl.col(UNREADABLE).is_not_null(), pl.col(UNREADABLE)),
         (pl.col(USER_ID).is_null(), pl.lit("user id is empty")),
         (pl.col(ITEM_ID).is_null(), pl.lit("item id is empty")),
-        *[(pl.col(name).str.contains("\ufffd", literal=True), pl.lit(f"{name} is not UTF-8: is encoding right?")) for name in (USER_ID, ITEM_ID)],
+        (~_is_utf8(USER_ID), pl.lit("user id is not UTF-8: is encoding right?")),
+        (~_is_utf8(ITEM_ID), pl.lit("item id is not UTF-8: is encoding right?")),
         (pl.col(TIME_MS).is_null(), pl.lit("time is empty or unreadable")),
         (ancient & has_time, pl.lit("time is before 1971 or after 2100: is time_unit right?")),
         (pl.col(PROPENSITY).is_not_nan() & ~pl.col(PROPENSITY).is_between(0, 1), pl.lit("propensity is outside [0, 1]")),
-        *[(pl.col(name).is_not_nan() & ~pl.col(name).is_in([0, 1]), pl.lit(f"{name} is not 0, 1 or null")) for name in labels],
+        *[
+            (pl.col(name).is_not_nan() & (pl.col(name) != 0) & (pl.col(name) != 1), pl.lit(f"{name} is not 0, 1 or null"))
+            for name in labels
+        ],
         (pl.col(REPEATED), pl.lit("exact duplicate of an earlier row")),
     ]
     return events.with_columns(pl.coalesce(*[pl.when(broken).then(reason) for broken, reason in rules]).alias(REASON))
+
+
+def _is_utf8(name: str) -> pl.Expr:
+    return ~pl.col(name).str.contains("\ufffd", literal=True)  # what `scan_text` puts for bytes that are not

@@ -9,12 +9,11 @@ import polars.selectors as cs
 from polars.exceptions import PolarsError
 from pydantic import AfterValidator, Field
 
-from recsys.columns import ROW
-from recsys.data.text import UNREADABLE, Encoding, Kind, scan_text
+from recsys.data.check import first_line, require
+from recsys.data.text import PLACE, TEXT_SUFFIXES, Encoding, Kind, scan_text
 from recsys.errors import InputError
 from recsys.spec import Spec
 
-TEXT_SUFFIXES = (".csv", ".tsv", ".dat", ".txt", ".inter", ".data")
 JSON_SUFFIXES = (".ndjson", ".jsonl")
 SUFFIXES = (".parquet", *TEXT_SUFFIXES, *JSON_SUFFIXES)
 
@@ -24,8 +23,8 @@ def _parses(expression: str) -> str:
         pl.sql_expr(expression)
     except (PolarsError, pl.exceptions.SQLInterfaceError) as error:
         raise ValueError(
-            f"{expression!r} is not a column or a Polars SQL expression ({first_line(error)}); a column whose name is a word of SQL "
-            'or holds spaces goes in double quotes, as in \'"user"\''
+            f"{expression!r} is not a column or a Polars SQL expression ({first_line(error)}); a column whose name is a word "
+            "of SQL or holds spaces goes in double quotes, as in '\"user\"'"
         ) from error
     return expression
 
@@ -45,7 +44,9 @@ class Source(Spec):
 
     path: Annotated[str, AfterValidator(_inside)]
     separator: str = Field(",", min_length=1, description='text files only; may be long, as in "::"')
-    columns: dict[str, Kind] = Field(default_factory=dict, description="text files only: types by column, unlisted ones stay text")
+    columns: dict[str, Kind] = Field(
+        default_factory=dict, description="text files only: types by column, unlisted ones stay text"
+    )
     header: bool = Field(True, description="text files only: without a header, `columns` names the columns in order")
     encoding: Encoding = Field("utf8", description="text files only")
     explode: str | None = Field(None, description="a column of lists that becomes one row per element")
@@ -73,13 +74,17 @@ class Source(Spec):
             raise InputError(f"{path} does not exist or holds no files: name the folder of the raw logs with --data")
         for file in files:
             if file.suffix.lower() not in SUFFIXES:
-                raise InputError(f"{file} has the unknown suffix {file.suffix!r}: `path` must lead to {', '.join(SUFFIXES)} files only")
+                raise InputError(
+                    f"{file} has the unknown suffix {file.suffix!r}: `path` must lead to {', '.join(SUFFIXES)} files only"
+                )
             if file.suffix.lower() != files[0].suffix.lower():
-                raise InputError(f"{file} has another format than {files[0]}: narrow `path` to one, as in {self.path}/*{file.suffix}")
+                raise InputError(
+                    f"{file} has another format than {files[0]}: narrow `path` to one, as in {self.path}/*{file.suffix}"
+                )
         return files
 
     def scan(self, folder: Path) -> pl.LazyFrame:
-        """All rows, with `ROW` as their place in the source, NaN as null. Raises InputError for a file that cannot be opened."""
+        """All rows, with `PLACE`, and null for NaN. Raises InputError for a file that cannot be opened."""
         files = self.files(folder)
         try:
             frame = self._scan(files)
@@ -89,9 +94,11 @@ class Source(Spec):
         if self.explode:
             require(frame, [self.explode], files[0])
             if not isinstance(schema[self.explode], pl.List | pl.Array):
-                raise InputError(f"{files[0]}: explode = {self.explode!r} is not a column of lists but {schema[self.explode]}: leave it out")
+                raise InputError(
+                    f"{files[0]}: explode = {self.explode!r} is not a column of lists but {schema[self.explode]}: leave it out"
+                )
             frame = frame.explode(self.explode, empty_as_null=False)
-        return frame.with_columns(cs.float().fill_nan(None)).with_row_index(ROW).with_columns(pl.col(ROW).cast(pl.Int64))
+        return frame.with_columns(cs.float().fill_nan(None)).with_row_index(PLACE).with_columns(pl.col(PLACE).cast(pl.Int64))
 
     def _scan(self, files: list[Path]) -> pl.LazyFrame:
         suffix = files[0].suffix.lower()
@@ -111,9 +118,9 @@ class Source(Spec):
                 return InputError(f"{file} cannot be read ({first_line(own)}): write it again, or take it out of the folder")
             for name in self.read_columns:
                 if expected and schema.get(name) != expected.get(name):
+                    has = f"{name!r} as {schema[name]}" if name in schema else f"no {name!r}"
                     return InputError(
-                        f"{file} has {schema.get(name, 'no')} as column {name!r} where {files[0]} has {expected.get(name, 'none')}: "
-                        "make the files alike"
+                        f"{file} has {has} where {files[0]} has {expected.get(name, 'none')}: make the files alike"
                     )
             expected = expected or schema
         return InputError(f"{files[0] if len(files) == 1 else files[0].parent} cannot be read: {first_line(error)}")
@@ -129,7 +136,9 @@ class Events(Source):
         "s", description="iso: text such as 2024-05-01T12:00:00Z; order: a number that sorts a user's events and is no moment"
     )
     history: Sql = Field("true", description="which rows enter the user's timeline, such as `click = 1`")
-    labels: dict[Name, Sql] = Field(default_factory=dict, description="task -> 0/1 or truth value; null where it does not exist")
+    labels: dict[Name, Sql] = Field(
+        default_factory=dict, description="task -> 0/1 or truth value; null where it does not exist"
+    )
     context: dict[Name, Sql] = Field(default_factory=dict, description="feature -> category known at request time")
     propensity: Sql | None = None
     slot: Sql | None = None
@@ -154,7 +163,7 @@ class Events(Source):
 
 
 class Table(Source):
-    """User or item attributes. A feature is a category, or a list of categories; of an id's rows the first value not null counts."""
+    """User or item attributes: a category or a list of categories each. Of an id's rows the first value not null counts."""
 
     id: Sql
     features: dict[Name, Sql] = Field(default_factory=dict)
@@ -164,45 +173,6 @@ class Table(Source):
     def expressions(self) -> dict[str, str]:
         title = {"title": self.title} if self.title is not None else {}
         return {"id": self.id, **title, **{f"features.{name}": text for name, text in self.features.items()}}
-
-
-def require(frame: pl.LazyFrame, columns: list[str], file: Path, field: str = "") -> None:
-    """Raise InputError when a column is missing, naming the file, the column and what is there."""
-    present = frame.collect_schema().names()
-    for column in columns:
-        if column not in present:
-            shown = ", ".join(name for name in present if name not in (ROW, UNREADABLE))
-            wanted = f", which {field} reads" if field else ""
-            raise InputError(f"{file} has no column {column!r}{wanted}: map one of [{shown}] in the `data` section of the config")
-
-
-def check_expressions(frame: pl.LazyFrame, expressions: dict[str, str], file: Path) -> None:
-    """Raise InputError when an expression names a missing column, does not fit the types or reads other rows than its own."""
-    schema = frame.collect_schema()
-    nothing = pl.DataFrame(schema=schema)
-    for field, text in expressions.items():
-        expression = pl.sql_expr(text)
-        require(frame, expression.meta.root_names(), file, field)
-        try:
-            nothing.select(expression.alias("value"))
-        except PolarsError as error:
-            hint = "; text columns become numbers when `columns` declares them" if file.suffix.lower() in TEXT_SUFFIXES else ""
-            raise InputError(f"{file}: {field} = {text!r} does not fit the data: {first_line(error)}{hint}") from error
-        if _reads_other_rows(expression, schema):
-            raise InputError(f"{file}: {field} = {text!r} reads other rows than its own, the future's too: use columns of the row only")
-
-
-def first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0][:300]
-
-
-def _reads_other_rows(expression: pl.Expr, schema: pl.Schema) -> bool:
-    """Whether any part is an aggregate or a window, such as AVG(click)."""
-    try:
-        alone = not expression.meta.root_names() or expression.meta.is_row_separable()
-    except PolarsError:  # SQL operators that Polars resolves by type: arithmetic, all of them row by row
-        alone = True
-    return not alone or any(_reads_other_rows(part, schema) for part in expression.meta.pop(schema=dict(schema)))
 
 
 def _is_hidden(path: Path) -> bool:

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import polars as pl
 
 from recsys.columns import FIRST_ID, ROW
-from recsys.data.canonical import clean_text
+from recsys.data.canonical import clean_text, dtype_of
 from recsys.data.quarantine import REASON
 from recsys.data.source import Table
-from recsys.data.text import UNREADABLE
+from recsys.data.text import PLACE, UNREADABLE
 from recsys.data.vocabulary import encode, vocabulary
 
 KEY = "id"
@@ -32,15 +32,15 @@ def canonical_table(raw: pl.LazyFrame, *, table: Table) -> pl.LazyFrame:
     """Select `ROW`, the id, features as text or lists of text, the title, and `reason`, which is null for a good row."""
     schema = raw.collect_schema()
     unreadable = pl.col(UNREADABLE) if UNREADABLE in schema else pl.lit(None, pl.String)
-    columns = [clean_text(table.id).alias(KEY)]
+    columns = [clean_text(table.id, raw).alias(KEY)]
     for name, text in table.features.items():
-        dtype = raw.select(pl.sql_expr(text).alias(name)).collect_schema()[name]
-        value = _clean_list(text) if isinstance(dtype, pl.List | pl.Array) else clean_text(text)
+        dtype = dtype_of(pl.sql_expr(text), raw)
+        value = _clean_list(text) if isinstance(dtype, pl.List | pl.Array) else clean_text(text, raw)
         columns.append(value.alias(f"feature_{name}"))
     if table.title is not None:
-        columns.append(clean_text(table.title).alias("title"))
-    reason = pl.coalesce(unreadable, pl.when(clean_text(table.id).is_null()).then(pl.lit("id is empty")))
-    return raw.select(ROW, *columns, reason.alias(REASON))
+        columns.append(clean_text(table.title, raw).alias("title"))
+    reason = pl.coalesce(unreadable, pl.when(clean_text(table.id, raw).is_null()).then(pl.lit("id is empty")))
+    return raw.select(pl.col(PLACE).alias(ROW), *columns, reason.alias(REASON))
 
 
 def one_row_per_id(rows: pl.LazyFrame) -> pl.LazyFrame:
@@ -67,7 +67,9 @@ def encode_table(ids: pl.Series, owner: str, rows: pl.DataFrame | None) -> tuple
 def _clean_list(expression: str) -> pl.Expr:
     """Each element stripped; empty ones and repeats go, and a list left without any is null."""
     element = pl.element().cast(pl.String).str.strip_chars()
-    values = pl.sql_expr(expression).cast(pl.List(pl.String)).list.eval(element.filter(element != "").unique(maintain_order=True))
+    values = (
+        pl.sql_expr(expression).cast(pl.List(pl.String)).list.eval(element.filter(element != "").unique(maintain_order=True))
+    )
     return pl.when(values.list.len() > 0).then(values)
 
 

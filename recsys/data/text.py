@@ -1,4 +1,4 @@
-"""Read delimited text. Nothing is guessed: columns stay text unless their type is declared, and a bad row says why it is bad."""
+"""Read delimited text. Nothing is guessed: columns stay text unless their type is declared, and a bad row says why."""
 
 import io
 from collections.abc import Mapping
@@ -10,6 +10,10 @@ import polars as pl
 from recsys.errors import InputError
 
 TYPES = {"int": pl.Int64, "float": pl.Float64}
+TEXT_SUFFIXES = (".csv", ".tsv", ".dat", ".txt", ".inter", ".data")
+
+# Columns that a scan adds to those of the source.
+PLACE = "_place"  # of a row in the source: all rows of all files, from 0
 UNREADABLE = "_unreadable"  # why a row could not be read, null where it could
 SURPLUS = "_surplus"  # takes the first field too many
 
@@ -17,8 +21,10 @@ Encoding = Literal["utf8", "latin-1"]
 Kind = Literal["text", "int", "float"]
 
 
-def scan_text(files: list[Path], *, separator: str, header: bool, columns: Mapping[str, Kind], encoding: Encoding) -> pl.LazyFrame:
-    """All rows of the files with typed columns and `UNREADABLE`. Empty fields are null, and so are fields missing at a row's end."""
+def scan_text(
+    files: list[Path], *, separator: str, header: bool, columns: Mapping[str, Kind], encoding: Encoding
+) -> pl.LazyFrame:
+    """All rows of the files with typed columns and `UNREADABLE`. Empty fields and those missing at a row's end are null."""
     if len(separator) == 1:
         frame = _split_by_character(files, separator, header, columns, encoding)
     elif header or not columns:
@@ -34,7 +40,7 @@ def _split_by_character(
     names = _header(files, separator, encoding) if header else list(columns)
     if not names:
         raise InputError(f"{files[0]}: with `header: false` list `columns` in their order")
-    # A column more than the file has: it stays empty where a row is well-formed. Without it Polars stops at a row that is too long.
+    # One column more than the file has: empty in a well-formed row. Without it Polars stops at a row that is too long.
     frame = pl.scan_csv(
         _sources(files, encoding), separator=separator, has_header=header, schema=dict.fromkeys([*names, SURPLUS], pl.String),
         missing_columns="insert", extra_columns="ignore", truncate_ragged_lines=True, **_options(encoding),
@@ -45,7 +51,12 @@ def _split_by_character(
 
 def _split_by_text(files: list[Path], separator: str, names: list[str], encoding: Encoding) -> pl.LazyFrame:
     lines = pl.scan_csv(
-        _sources(files, encoding), separator="\x1f", quote_char=None, has_header=False, schema={"line": pl.String}, **_options(encoding)
+        _sources(files, encoding),
+        separator="\x1f",
+        quote_char=None,
+        has_header=False,
+        schema={"line": pl.String},
+        **_options(encoding),
     )
     fields = pl.col("line").str.split(separator)
     reason = pl.when(fields.list.len() != len(names)).then(pl.lit(f"row does not have {len(names)} fields"))
@@ -61,9 +72,13 @@ def _header(files: list[Path], separator: str, encoding: Encoding) -> list[str]:
         names = scanned.collect_schema().names()
         for name in names:
             if "_duplicated_" in name and name.rsplit("_duplicated_", 1)[0] in names:
-                raise InputError(f"{file} has two columns named {name.rsplit('_duplicated_', 1)[0]!r}: rename one in its header")
+                raise InputError(
+                    f"{file} has two columns named {name.rsplit('_duplicated_', 1)[0]!r}: rename one in its header"
+                )
         if first and names != first:
-            raise InputError(f"{file} has the columns [{', '.join(names)}] where {files[0]} has [{', '.join(first)}]: make them the same")
+            raise InputError(
+                f"{file} has the columns [{', '.join(names)}] where {files[0]} has [{', '.join(first)}]: make them the same"
+            )
         first = names
     return first
 
@@ -78,10 +93,13 @@ def _typed(frame: pl.LazyFrame, columns: Mapping[str, Kind], file: Path) -> pl.L
     numbers = {name: TYPES[kind] for name, kind in columns.items() if kind != "text"}
     casts = {name: present[name].str.strip_chars().cast(kind, strict=False) for name, kind in numbers.items()}
     reasons = [
-        pl.when(cast.is_null() & present[name].is_not_null()).then(pl.lit(f"{name} is not a number")) for name, cast in casts.items()
+        pl.when(cast.is_null() & present[name].is_not_null()).then(pl.lit(f"{name} is not a number"))
+        for name, cast in casts.items()
     ]
-    values = [{**present, **casts}[name].alias(name) for name in names]
-    return frame.select(*values, pl.coalesce(pl.col(UNREADABLE), *reasons).alias(UNREADABLE))
+    values = present | casts
+    return frame.select(
+        *[values[name].alias(name) for name in names], pl.coalesce(pl.col(UNREADABLE), *reasons).alias(UNREADABLE)
+    )
 
 
 def _sources(files: list[Path], encoding: Encoding) -> Any:

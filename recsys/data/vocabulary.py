@@ -12,6 +12,8 @@ def vocabulary(values: pl.Series) -> pl.Series:
 
 def encode(values: pl.Series, vocabulary: pl.Series) -> pl.Series:
     """Dense ids (32-bit) of `values`; null and unseen values become UNKNOWN_ID."""
-    table = pl.DataFrame({"value": vocabulary, "id": pl.int_range(FIRST_ID, FIRST_ID + len(vocabulary), dtype=pl.Int32, eager=True)})
+    table = pl.DataFrame(
+        {"value": vocabulary, "id": pl.int_range(FIRST_ID, FIRST_ID + len(vocabulary), dtype=pl.Int32, eager=True)}
+    )
     joined = pl.DataFrame({"value": values}).join(table, on="value", how="left", maintain_order="left")
     return joined["id"].fill_null(UNKNOWN_ID)

@@ -25,7 +25,9 @@ def test_a_label_that_does_not_exist_has_no_loss_and_no_gradient() -> None:
     assert loss_BT.detach()[~exists_BT].tolist() == [0, 0]
     assert logit_BT.grad is not None
     assert logit_BT.grad[~exists_BT].tolist() == [0, 0]
-    torch.testing.assert_close(logit_BT.grad[exists_BT], torch.tensor([torch.tensor(-2.0).sigmoid() - 1, torch.tensor(0.5).sigmoid()]))
+    torch.testing.assert_close(
+        logit_BT.grad[exists_BT], torch.tensor([torch.tensor(-2.0).sigmoid() - 1, torch.tensor(0.5).sigmoid()])
+    )
 
 
 def test_extreme_logits_stay_finite() -> None:

@@ -41,7 +41,9 @@ def test_equals_torch_in_value_and_gradient(rows_per_chunk: int, monkeypatch: py
 
 def test_gradcheck() -> None:
     hidden_ND, table_ID, target_N = inputs()
-    assert torch.autograd.gradcheck(lambda h, t: linear_cross_entropy(h, t, target_N, first_item=FIRST_ID), (hidden_ND, table_ID))
+    assert torch.autograd.gradcheck(
+        lambda h, t: linear_cross_entropy(h, t, target_N, first_item=FIRST_ID), (hidden_ND, table_ID)
+    )
 
 
 def test_hand_worked_number() -> None:

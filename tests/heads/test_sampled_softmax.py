@@ -13,7 +13,7 @@ from recsys.heads.sampled_softmax import SampledSoftmax
 def loss(spec: SampledSoftmax, scores: list[float], target: int, negatives: list[int], counts: list[int]) -> Tensor:
     """The loss of one prediction whose hidden state is 1, so that an item's vector is its score."""
     candidate_C = torch.tensor([target, *negatives])
-    vector_CD = torch.tensor(scores)[candidate_C, None].requires_grad_()
+    vector_CD = torch.tensor(scores, dtype=torch.float32)[candidate_C, None].requires_grad_()
     return spec(torch.ones(1, 1), vector_CD, candidate_C, torch.tensor([target]), torch.tensor(counts))
 
 
@@ -22,7 +22,7 @@ def test_hand_worked_number() -> None:
     spec = SampledSoftmax(num_negatives=2, uniform_share=1)
     found = loss(spec, [0, 0, 1, 0], target=2, negatives=[3, 3], counts=[0, 0, 5, 1])
     assert found.item() == pytest.approx(np.log(1 + 2 * np.exp(-1)))
-    # Scores: positive 2, negatives 0 and 1; three uniform draws from three items are again neutral, the third one is the target.
+    # Scores: positive 2, negatives 0 and 1; three uniform draws from three items are neutral too, the third is the target.
     spec = SampledSoftmax(num_negatives=3, uniform_share=1)
     assert loss(spec, [0, 0, 2, 0, 1], 2, [3, 4, 2], [0, 0, 1, 1, 1]).item() == pytest.approx(0.4076, abs=1e-4)
 

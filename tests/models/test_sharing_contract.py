@@ -68,4 +68,6 @@ def test_mmoe_tasks_have_their_own_gates() -> None:
     module, x_F = MMoE(experts=3, hidden=4).build(F, TASKS), torch.randn(F)
     gate_TX = module.gate(x_F).view(TASKS, 3).softmax(-1)
     expert_XH = functional.relu(module.expert[0](x_F)).view(3, 4)
-    torch.testing.assert_close(module(x_F), torch.stack([sum(w * e for w, e in zip(gate, expert_XH, strict=True)) for gate in gate_TX]))
+    torch.testing.assert_close(
+        module(x_F), torch.stack([sum(w * e for w, e in zip(gate, expert_XH, strict=True)) for gate in gate_TX])
+    )

@@ -1,0 +1,176 @@
+"""Shapes: B = sequences or examples, L = history, N = ids of all rows of the batch joined."""
+
+from collections.abc import Callable
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from planted_data import write_dataset
+
+from recsys.batch import Batch, ExampleLoader, Ids, SequenceLoader
+from recsys.columns import FIRST_ID, ITEM, POSITION, SPLIT, TEST, TRAIN, USER, VALID, label
+from recsys.dataset import Dataset
+
+Make = Callable[..., Dataset]
+
+
+def numbered(lengths: list[int]) -> list[list[int]]:
+    """Timelines in which every event is an item of its own, so that an event seen twice or never shows."""
+    ends = np.cumsum(lengths) + FIRST_ID
+    return [list(range(end - length, end)) for length, end in zip(lengths, ends, strict=True)]
+
+
+def windows(batches: list[Batch]) -> list[list[int]]:
+    return [
+        part.tolist()
+        for batch in batches
+        for part in batch.ids["history"].value_N.split(batch.ids["history"].length_B.tolist())
+    ]
+
+
+def same(first: list[Batch], second: list[Batch]) -> bool:
+    return len(first) == len(second) and all(
+        a.ids.keys() == b.ids.keys()
+        and all(
+            torch.equal(a.ids[n].value_N, b.ids[n].value_N) and torch.equal(a.ids[n].length_B, b.ids[n].length_B) for n in a.ids
+        )
+        and torch.equal(a.label_BT.nan_to_num(-1), b.label_BT.nan_to_num(-1))
+        for a, b in zip(first, second, strict=True)
+    )
+
+
+@pytest.fixture
+def long_timelines(make_dataset: Make) -> tuple[Dataset, list[list[int]]]:
+    """Lengths around multiples of a window, users without training events, a user without any."""
+    timelines = numbered([1, 2, 3, 5, 6, 7, 8, 9, 10, 11, 12, 13, 40, 0, 41, 42, 100, 4])
+    return make_dataset(timelines, num_items=sum(map(len, timelines)) + FIRST_ID), timelines
+
+
+@pytest.mark.parametrize("max_history", [1, 2, 5, 10, 200])
+def test_windows_cover_every_training_event_once(long_timelines: tuple[Dataset, list[list[int]]], max_history: int) -> None:
+    data, timelines = long_timelines
+    train = [timeline if len(timeline) < 3 else timeline[:-2] for timeline in timelines]
+    for epoch in range(4):
+        found = windows(list(SequenceLoader(data, max_history, 4, seed=1).epoch(epoch)))
+        assert sorted(event for window in found for event in window) == [event for timeline in train for event in timeline]
+        assert all(1 <= len(window) <= max_history + 1 for window in found)  # all but the last event are read
+        assert all(window == list(range(window[0], window[-1] + 1)) for window in found), "a window goes on past a gap"
+        starts = {timeline[0] for timeline in train if timeline}
+        assert sum(window[0] in starts for window in found) == len(starts), "a window spans two users"
+
+
+def test_the_cuts_of_a_long_timeline_move_from_epoch_to_epoch(long_timelines: tuple[Dataset, list[list[int]]]) -> None:
+    loader = SequenceLoader(long_timelines[0], 10, 4, seed=1)
+    cuts = {tuple(sorted(window[0] for window in windows(list(loader.epoch(epoch))))) for epoch in range(6)}
+    assert len(cuts) > 1
+
+
+@pytest.fixture(params=["sequences", "examples"])
+def make_loader(request: pytest.FixtureRequest, planted: Dataset) -> Callable[..., SequenceLoader | ExampleLoader]:
+    def make(seed: int = 1, rank: int = 0, world_size: int = 1) -> SequenceLoader | ExampleLoader:
+        if request.param == "sequences":
+            return SequenceLoader(planted, 5, 8, seed, rank, world_size)
+        return ExampleLoader(
+            planted,
+            tasks=["click", "like"],
+            split=TRAIN,
+            max_history=3,
+            batch_size=32,
+            seed=seed,
+            rank=rank,
+            world_size=world_size,
+        )
+
+    return make
+
+
+class TestAnyLoader:
+    def test_same_seed_and_epoch_same_batches(self, make_loader: Callable[..., SequenceLoader]) -> None:
+        reference = list(make_loader().epoch(3))
+        assert same(reference, list(make_loader().epoch(3)))
+        assert not same(reference, list(make_loader().epoch(4)))
+        assert not same(reference, list(make_loader(seed=2).epoch(3)))
+
+    def test_resuming_equals_skipping(self, make_loader: Callable[..., SequenceLoader]) -> None:
+        reference = list(make_loader().epoch(2))
+        for first in (0, 1, len(reference) - 1, len(reference)):
+            assert same(reference[first:], list(make_loader().epoch(2, first)))
+
+    def test_announced_number_of_batches(self, make_loader: Callable[..., SequenceLoader]) -> None:
+        for world_size in (1, 2, 3):
+            for epoch in range(3):
+                counts = {
+                    len(list(loader.epoch(epoch)))
+                    for loader in (make_loader(rank=r, world_size=world_size) for r in range(world_size))
+                }
+                assert counts == {make_loader(world_size=world_size).num_batches(epoch)}
+
+    def test_ranks_share_the_batches_of_one_process(self, make_loader: Callable[..., SequenceLoader]) -> None:
+        alone = list(make_loader().epoch(1))
+        parts = [list(make_loader(rank=rank, world_size=2).epoch(1)) for rank in range(2)]
+        woven = [batch for pair in zip(*parts, strict=True) for batch in pair]
+        assert same(woven, alone[: len(woven)])
+        assert len(alone) - len(woven) <= 2
+
+
+def test_an_epoch_of_examples_has_each_once(planted: Dataset) -> None:
+    loader = ExampleLoader(planted, tasks=["click"], split=TRAIN, max_history=3, batch_size=32, seed=1)
+    examples = planted.examples
+    chosen = examples[SPLIT] == TRAIN
+    expected = sorted(zip(examples[USER][chosen].tolist(), examples[ITEM][chosen].tolist(), strict=True))
+    for batches in (list(loader.epoch(0)), list(loader.in_order())):
+        found = [
+            (u, i) for b in batches for u, i in zip(b.ids["user"].value_N.tolist(), b.ids["item"].value_N.tolist(), strict=True)
+        ]
+        assert sorted(found) == expected
+
+
+def test_missing_labels_and_attributes_arrive_unchanged(planted: Dataset) -> None:
+    loader = ExampleLoader(planted, tasks=["like", "click"], split=VALID, max_history=3, batch_size=50, seed=1)
+    examples = planted.examples
+    codes = {name: planted.codes(name, owner) for name, owner in (("languages", "user"), ("tags", "item"), ("genre", "item"))}
+    rows = iter(loader.row_X)
+    for batch in loader.in_order():
+        assert batch.label_BT.dtype == torch.float32
+        split = {name: ids.value_N.split(ids.length_B.tolist()) for name, ids in batch.ids.items()}
+        for place in range(len(batch.label_BT)):
+            row = next(rows)
+            expected = [examples[label(task)][row] for task in ("like", "click")]
+            np.testing.assert_array_equal(batch.label_BT[place].numpy(), expected)  # NaN equals NaN here
+            user, item = examples[USER][row], examples[ITEM][row]
+            for name, key in (("languages", user), ("tags", item), ("genre", item)):
+                offset = codes[name].offset_U1
+                np.testing.assert_array_equal(split[name][place].numpy(), codes[name].item_E[offset[key] : offset[key + 1]])
+            assert split["hour"][place].tolist() == [examples["context_hour"][row]]
+    assert next(rows, None) is None
+    assert np.isnan(examples[label("like")]).any()
+
+
+@settings(max_examples=25, deadline=None)
+@given(lengths=st.lists(st.integers(0, 9), min_size=1, max_size=6), max_history=st.integers(1, 6), seed=st.integers(0, 99))
+def test_history_is_what_came_before_and_never_the_future(
+    tmp_path_factory: pytest.TempPathFactory, lengths: list[int], max_history: int, seed: int
+) -> None:
+    timelines, rng = numbered(lengths), np.random.default_rng(seed)
+    rows = [
+        (user + FIRST_ID, 2, position, int(rng.integers(3)), 1.0)
+        for user, timeline in enumerate(timelines)
+        for position in range(len(timeline) + 1)
+    ]
+    schema = {USER: pl.Int32, ITEM: pl.Int32, POSITION: pl.Int32, SPLIT: pl.Int8, label("click"): pl.Float32}
+    examples = pl.DataFrame(rows, orient="row", schema=schema)
+    folder = tmp_path_factory.mktemp("property") / "dataset"
+    data = write_dataset(folder, timelines, num_items=sum(lengths) + 3, examples=examples)
+    for split in (TRAIN, VALID, TEST):
+        loader = ExampleLoader(data, tasks=["click"], split=split, max_history=max_history, batch_size=4, seed=0)
+        expected = [timelines[u - FIRST_ID][max(0, p - max_history) : p] for u, _, p, s, _ in rows if s == split]
+        assert windows(list(loader.in_order())) == expected
+
+
+def test_padded_rows() -> None:
+    ids = Ids(torch.tensor([5, 6, 7]), torch.tensor([2, 0, 1]))
+    assert ids.padded().tolist() == [[5, 6], [0, 0], [7, 0]]
+    assert Ids(torch.empty(0, dtype=torch.int64), torch.zeros(2, dtype=torch.int64)).padded().tolist() == [[0], [0]]

@@ -1,0 +1,203 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipelines.workspace import CONFIGS, config_path
+from recsys.config import RunConfig, load
+from recsys.errors import InputError
+
+BASE: dict[str, Any] = {
+    "name": "base",
+    "data": {"events": {"path": "log.csv", "user": "u", "item": "i", "labels": {"click": "c", "like": "l"}}},
+}
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    return write(tmp_path / "base.yaml", BASE)
+
+
+def write(path: Path, tree: Any) -> Path:
+    path.write_text(tree if isinstance(tree, str) else yaml.safe_dump(tree))
+    return path
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_config_loads(path: Path) -> None:
+    config = load(config_path(path.stem))
+    assert config.name == path.stem
+    assert RunConfig.model_validate(config.model_dump(mode="json")) == config
+
+
+def test_defaults(base: Path) -> None:
+    config = load(base)
+    assert config.tasks == config.value == {"click": 1, "like": 1}
+    assert config.retriever.loss.kind == "full_softmax"
+
+
+def refused(path: Path, *overrides: str) -> str:
+    with pytest.raises(InputError) as error:
+        load(path, *overrides)
+    assert "\n" not in str(error.value), "one sentence"
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("retreiver.fit.epochs=1", ["retreiver", "choose from", "'retriever'"]),
+        ("retriever.fit.epoch=1", ["retriever.fit.epoch", "choose from", "'epochs'", "'batch_size'"]),
+        ("retriever.encoder.head=1", ["encoder.head", "choose from", "'heads'"]),
+        ("ranker.sharing={kind: mmoe, expert: 1}", ["ranker.sharing", "expert", "choose from", "'experts'"]),
+        ("data.split={kind: time, valid: 1}", ["data.split", "valid", "choose from", "'valid_share'"]),
+        ("data.events.usr=x", ["data.events.usr", "choose from", "'user'"]),
+    ],
+)
+def test_a_misspelt_key_is_named_with_the_choices(base: Path, override: str, parts: list[str]) -> None:
+    message = refused(base, override)
+    assert all(part in message for part in ["base.yaml", *parts]), message
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("retriever.loss={kind: softmax}", ["retriever.loss", "softmax", "full_softmax", "sampled_softmax"]),
+        ("ranker.sharing={kind: moe}", ["ranker.sharing", "moe", "mmoe", "shared_bottom"]),
+        ("ranker.sharing.experts=3", ["'ranker.sharing' needs a `kind`", "['mmoe', 'shared_bottom']"]),
+        ("data.split={kind: random}", ["data.split", "random", "time", "leave_one_out"]),
+        ("data.events.time_unit=minutes", ["data.events.time_unit", "minutes", "'ms'"]),
+    ],
+)
+def test_an_unknown_kind_is_named_with_the_choices(base: Path, override: str, parts: list[str]) -> None:
+    message = refused(base, override)
+    assert all(part in message for part in parts), message
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("retriever.fit.epochs=0", ["retriever.fit.epochs", "0", "greater than or equal to 1"]),
+        ("retriever.fit.learning_rate=fast", ["retriever.fit.learning_rate", "'fast'", "number"]),
+        ("retriever.fit.learning_rate=.inf", ["retriever.fit.learning_rate", "finite"]),
+        ("retriever.encoder.dropout=1", ["dropout", "less than 1"]),
+        ("retriever.encoder={kind: sasrec, dim: 10, heads: 4}", ["retriever.encoder", "dim 10 is not divisible by heads 4"]),
+        ("ranker.dim=6", ["ranker.dim", "6", "multiple of 4"]),
+        ("name=../up", ["name", "'../up'"]),
+        ("evaluation.ks=[]", ["evaluation.ks", "at least 1"]),
+        ("data.split={kind: time, valid_share: 0.6, test_share: 0.5}", ["valid_share 0.6", "test_share 0.5"]),
+        ("data.events.user=u +", ["data.events.user", "Polars SQL expression"]),
+        ("max_history=~", ["max_history", "None"]),
+    ],
+)
+def test_a_value_out_of_range_is_named_with_its_place(base: Path, override: str, parts: list[str]) -> None:
+    message = refused(base, override)
+    assert all(part in message for part in parts), message
+
+
+@pytest.mark.parametrize(
+    ("overrides", "place", "known"),
+    [
+        (["ranker.tasks={clik: 1}"], "ranker.tasks", "['click', 'like']"),
+        (["serving.value={buy: 1}"], "serving.value", "['click', 'like']"),
+        (["ranker.tasks={click: 1}", "serving.value={like: 1}"], "serving.value", "['click']"),
+    ],
+)
+def test_an_unknown_task_is_named_with_the_known_ones(base: Path, overrides: list[str], place: str, known: str) -> None:
+    message = refused(base, *overrides)
+    assert place in message
+    assert f"choose from {known}" in message
+
+
+def test_a_missing_section_is_named(tmp_path: Path) -> None:
+    assert "'data' is missing" in refused(write(tmp_path / "a.yaml", {"name": "a"}))
+    message = refused(write(tmp_path / "b.yaml", {"name": "b", "data": {"events": {"path": "x", "user": "u"}}}))
+    assert "'data.events.item' is missing" in message
+
+
+def test_several_mistakes_are_counted(base: Path) -> None:
+    assert "(and 1 more)" in refused(base, "ranker.dim=6", "retriever.fit.epochs=0")
+
+
+@pytest.mark.parametrize("text", ["name: [a", "a: b: c", "\tname: x"])
+def test_bad_yaml_is_said_to_be_bad(tmp_path: Path, text: str) -> None:
+    assert "is not valid YAML" in refused(write(tmp_path / "bad.yaml", text))
+
+
+@pytest.mark.parametrize("text", ["", "- a\n- b\n", "just text"])
+def test_a_file_without_sections(tmp_path: Path, text: str) -> None:
+    assert "must hold a mapping" in refused(write(tmp_path / "list.yaml", text))
+
+
+def test_a_missing_file_and_a_binary_one(tmp_path: Path) -> None:
+    assert "none.yaml cannot be read" in refused(tmp_path / "none.yaml")
+    assert "cannot be read" in refused(tmp_path)
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x80\x81")
+    assert "binary.yaml" in refused(tmp_path / "binary.yaml")
+
+
+def test_unknown_shipped_config() -> None:
+    with pytest.raises(InputError, match=r"'nope' is neither a file nor a shipped config: choose one of .*demo"):
+        config_path("nope")
+
+
+class TestOverrides:
+    def test_values_are_yaml_and_nest(self, base: Path) -> None:
+        config = load(
+            base, "retriever.fit.epochs=3", "ranker.tasks={click: 2}", "evaluation.ks=[5]", "evaluation.filter_seen=false"
+        )
+        assert config.retriever.fit.epochs == 3
+        assert config.tasks == {"click": 2}
+        assert config.evaluation.ks == (5,)
+        assert config.evaluation.filter_seen is False
+        assert config.data.events.path == "log.csv"  # what is beside an override stays
+
+    def test_the_last_one_wins(self, base: Path) -> None:
+        assert load(base, "seed=2", "seed=3").seed == 3
+
+    def test_a_value_may_hold_an_equals_sign(self, base: Path) -> None:
+        assert load(base, "data.events.history=click = 1").data.events.history == "click = 1"
+
+    def test_another_kind_replaces_its_section(self, tmp_path: Path) -> None:
+        path = write(tmp_path / "a.yaml", BASE | {"ranker": {"sharing": {"kind": "mmoe", "experts": 7, "hidden": 3}}})
+        assert load(path, "ranker.sharing.hidden=5").ranker.sharing.model_dump() == {"kind": "mmoe", "experts": 7, "hidden": 5}
+        assert load(path, "ranker.sharing.kind=shared_bottom").ranker.sharing.kind == "shared_bottom"
+
+    @pytest.mark.parametrize("override", ["seed", "=3", ""])
+    def test_without_key_or_value(self, base: Path, override: str) -> None:
+        assert "is not of the form section.key=value" in refused(base, override)
+
+    @pytest.mark.parametrize("override", ["seed=[1", "seed={a: b: c}"])
+    def test_a_value_that_is_no_yaml(self, base: Path, override: str) -> None:
+        assert override in refused(base, override)
+
+    @pytest.mark.parametrize("override", ["retriever=3", "seed.sub=3", "retriever..fit=3"])
+    def test_a_section_in_place_of_a_value_and_the_reverse(self, base: Path, override: str) -> None:
+        assert override.split("=")[0].split(".")[0] in refused(base, override)
+
+
+class TestExtends:
+    def test_keys_override_one_by_one(self, base: Path) -> None:
+        child = write(
+            base.parent / "child.yaml", {"extends": "base.yaml", "name": "child", "retriever": {"fit": {"epochs": 2}}}
+        )
+        grandchild = write(base.parent / "grandchild.yaml", {"extends": "child.yaml", "retriever": {"fit": {"batch_size": 7}}})
+        config = load(grandchild)
+        assert (config.name, config.retriever.fit.epochs, config.retriever.fit.batch_size) == ("child", 2, 7)
+        assert load(child).data == load(base).data
+
+    def test_a_circle_is_refused(self, tmp_path: Path) -> None:
+        write(tmp_path / "a.yaml", {"extends": "b.yaml"})
+        write(tmp_path / "b.yaml", {"extends": "a.yaml"})
+        assert "goes round in a circle" in refused(tmp_path / "a.yaml")
+        write(tmp_path / "self.yaml", {"extends": "./self.yaml"})
+        assert "goes round in a circle" in refused(tmp_path / "self.yaml")
+
+    def test_a_circle_through_another_folder_is_refused(self, tmp_path: Path) -> None:
+        (tmp_path / "sub").mkdir()
+        write(tmp_path / "a.yaml", {"extends": "sub/../a.yaml"})
+        assert "goes round in a circle" in refused(tmp_path / "a.yaml")
+
+    def test_a_missing_base_is_named(self, tmp_path: Path) -> None:
+        assert "gone.yaml cannot be read" in refused(write(tmp_path / "a.yaml", {"extends": "gone.yaml"}))

@@ -1,0 +1,293 @@
+"""Resuming, stopping and failing."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from planted_data import planted_config
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from pipelines.train import train_ranker, train_retriever
+from recsys.artefact import read_manifest
+from recsys.batch import SequenceLoader
+from recsys.columns import FIRST_ID
+from recsys.config import RunConfig
+from recsys.dataset import Dataset
+from recsys.errors import InputError
+from recsys.fit import Fit
+from recsys.models.retriever import Retriever
+from recsys.models.sasrec import SASRec
+from recsys.train.loop import HISTORY_FILE, MODEL_FILE, RESUME_FILE, Job, fit
+
+pytestmark = pytest.mark.filterwarnings("ignore:Please use DTensor")
+WORKER = Path(__file__).parent / "train_planted.py"
+SAMPLED = {"kind": "sampled_softmax", "num_negatives": 16}  # draws random numbers in every step
+TRAINERS: dict[str, Callable[..., dict[str, Any]]] = {"retriever": train_retriever, "ranker": train_ranker}
+
+
+class Recorder:
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+        self.validations: list[dict[str, float]] = []
+
+    def step(self, job: str, *, step: int, total_steps: int, predictions: int, metrics: dict[str, float]) -> None:
+        self.losses.append(metrics["loss"])
+
+    def validated(self, job: str, *, step: int, epoch: int, metrics: dict[str, float], best: bool) -> None:
+        self.validations.append(metrics)
+
+
+def config_of(**fit_settings: Any) -> RunConfig:
+    config = planted_config({"epochs": 3, "batch_size": 32, **fit_settings})
+    retriever = type(config.retriever).model_validate(config.retriever.model_dump() | {"loss": SAMPLED})
+    return config.model_copy(update={"retriever": retriever})
+
+
+def train(part: str, config: RunConfig, data: Dataset, out: Path, device: torch.device, **options: Any) -> dict[str, Any]:
+    recorder = options.pop("progress", Recorder())
+    return TRAINERS[part](config, data, out, device=device, rank=0, world_size=1, progress=recorder, **options)
+
+
+def resume_folder(out: Path) -> Path:
+    return out.with_name(out.name + ".resume")
+
+
+def tensors(folder: Path) -> dict[str, Tensor]:
+    return load_file(folder / (RESUME_FILE if folder.name.endswith(".resume") else MODEL_FILE))
+
+
+def history(out: Path) -> list[dict[str, Any]]:
+    entries: list[dict[str, Any]] = json.loads((out / HISTORY_FILE).read_text(), parse_constant=refuse)
+    return [{name: value for name, value in entry.items() if name != "seconds"} for entry in entries]
+
+
+def refuse(constant: str) -> None:
+    raise AssertionError(f"{constant} is not JSON")
+
+
+def assert_same_tensors(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
+    assert first.keys() == second.keys()
+    different = [name for name, tensor in first.items() if not torch.equal(tensor, second[name])]
+    assert not different
+
+
+def state_without_clock(folder: Path) -> dict[str, Any]:
+    state: dict[str, Any] = read_manifest(folder, "checkpoint")["state"]
+    state["history"] = [{name: value for name, value in entry.items() if name != "seconds"} for entry in state["history"]]
+    return {name: value for name, value in state.items() if name != "seconds"}
+
+
+@pytest.mark.parametrize("part", ["retriever", "ranker"])
+def test_stopped_and_resumed_equals_undisturbed_bit_for_bit(
+    part: str, planted: Dataset, group: torch.device, tmp_path: Path
+) -> None:
+    config, whole, parts = config_of(), tmp_path / "whole", tmp_path / "parts"
+    steps = read_steps(part, config, planted)
+    late = steps + steps // 2  # in the middle of the second epoch
+
+    assert train(part, config, planted, whole, group, stop_after_steps=late) == {}
+    assert not whole.exists()
+    # Stops: at the first step, in mid-epoch, after an epoch's last step but before its validation, in the next epoch.
+    for stop in (1, steps // 2, steps, steps + 1, late):
+        torch.manual_seed(stop)  # whatever random numbers the process drew before
+        train(part, config, planted, parts, group, stop_after_steps=stop)
+    saved = tensors(resume_folder(whole))
+    assert {name.split("/")[0] for name in saved} == {"model", "best", "dense", "fused_optimizer", "random"}
+    assert_same_tensors(saved, tensors(resume_folder(parts)))
+    assert state_without_clock(resume_folder(whole)) == state_without_clock(resume_folder(parts))
+
+    undisturbed = train(part, config, planted, tmp_path / "third", group)
+    for out in (whole, parts):
+        manifest = train(part, config, planted, out, group)
+        assert manifest["best"] == undisturbed["best"]
+        assert_same_tensors(tensors(out), tensors(tmp_path / "third"))
+        assert history(out) == history(tmp_path / "third")
+        assert not resume_folder(out).exists()
+
+
+def read_steps(part: str, config: RunConfig, data: Dataset) -> int:
+    """Steps of the first epoch."""
+    recorder = Recorder()
+    out = data.folder.with_name(f"steps-{part}")
+    one = config.model_copy(update={part: getattr(config, part).model_copy(update={"fit": Fit(batch_size=32, epochs=1)})})
+    train(part, one, data, out, torch.device("cpu"), progress=recorder)
+    assert len(recorder.losses) > 4
+    return len(recorder.losses)
+
+
+@pytest.mark.parametrize("kill", [{"kill_at_step": 9}, {"kill_in_save": 8}])
+def test_killed_and_resumed_equals_undisturbed_bit_for_bit(
+    kill: dict[str, int], planted: Dataset, group: torch.device, tmp_path: Path
+) -> None:
+    settings = {"epochs": 3, "batch_size": 32, "checkpoint_minutes": 0}
+    options = {
+        "part": "retriever",
+        "data": str(planted.folder),
+        "out": str(tmp_path / "killed"),
+        "config": {"fit": settings},
+        **kill,
+    }
+    run = subprocess.run(
+        [sys.executable, WORKER, json.dumps([options])], capture_output=True, text=True, env=environment(), timeout=120
+    )
+    assert run.returncode == -signal.SIGKILL, run.stderr
+    assert not (tmp_path / "killed").exists()
+    saved = read_manifest(resume_folder(tmp_path / "killed"), "checkpoint", verify=True)
+    assert 5 < saved["state"]["step"] < 9
+
+    config = planted_config(settings)
+    for out in ("killed", "undisturbed"):
+        train("retriever", config, planted, tmp_path / out, group)
+    assert_same_tensors(tensors(tmp_path / "killed"), tensors(tmp_path / "undisturbed"))
+    assert history(tmp_path / "killed") == history(tmp_path / "undisturbed")
+    assert not list(tmp_path.glob(".*")), "leftovers of the killed run"
+
+
+def test_a_checkpoint_caught_between_two_renames_is_not_lost(planted: Dataset, group: torch.device, tmp_path: Path) -> None:
+    config, out = config_of(), tmp_path / "retriever"
+    train("retriever", config, planted, out, group, stop_after_steps=7)
+    resume_folder(out).rename(tmp_path / ".retriever.resume.old")
+    recorder = Recorder()
+    train("retriever", config, planted, out, group, stop_after_steps=9, progress=recorder)
+    assert len(recorder.losses) == 2
+
+
+def test_a_damaged_checkpoint_is_named_and_not_used(planted: Dataset, group: torch.device, tmp_path: Path) -> None:
+    config, out = config_of(), tmp_path / "retriever"
+    train("retriever", config, planted, out, group, stop_after_steps=3)
+    file = resume_folder(out) / RESUME_FILE
+    file.write_bytes(file.read_bytes()[:-10] + b"0123456789")
+    with pytest.raises(InputError, match=rf"{RESUME_FILE} .*removing .*retriever\.resume"):
+        train("retriever", config, planted, out, group)
+
+
+@pytest.mark.parametrize("change", [{"seed": 2}, {"max_history": 4}])
+def test_the_checkpoint_of_another_config_is_not_gone_on_from(
+    change: dict[str, int], planted: Dataset, group: torch.device, tmp_path: Path
+) -> None:
+    config, out = config_of(), tmp_path / "retriever"
+    other = config.model_copy(update=change)
+    train("retriever", config, planted, out, group, stop_after_steps=5)
+    train("retriever", other, planted, out, group)
+    train("retriever", other, planted, tmp_path / "fresh", group)
+    assert_same_tensors(tensors(out), tensors(tmp_path / "fresh"))
+
+
+def test_the_seed_alone_decides(planted: Dataset, group: torch.device, tmp_path: Path) -> None:
+    for name, seed, drawn_before in (("a", 1, 0), ("b", 1, 5), ("c", 2, 0)):
+        torch.manual_seed(drawn_before)
+        train("retriever", config_of(epochs=1).model_copy(update={"seed": seed}), planted, tmp_path / name, group)
+    assert_same_tensors(tensors(tmp_path / "a"), tensors(tmp_path / "b"))
+    a, c = tensors(tmp_path / "a"), tensors(tmp_path / "c")
+    assert all(not torch.equal(a[name], c[name]) for name in a if name.endswith(("start", "item.weight")))
+
+
+def toy_job(data: Dataset, validate: Callable[[dict[str, Tensor]], dict[str, float]], objective: Any = None) -> Job:
+    """Learns nothing of interest; validation is the test's."""
+
+    def zero(model: nn.Module, batch: Any, _: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        hidden_MD, candidate_CD = model(batch.ids["history"], torch.arange(FIRST_ID, 6))
+        return hidden_MD.square().mean() + candidate_CD.square().mean(), {}
+
+    return Job(
+        name="toy",
+        build=lambda: Retriever(SASRec(dim=4, blocks=1, heads=1), data.num_items, 5),
+        loader=SequenceLoader(data, 4, 64, seed=1),
+        objective=objective or zero,
+        validate=validate,
+        main_metric="m",
+    )
+
+
+def run_toy(job: Job, out: Path, device: torch.device, **settings: Any) -> dict[str, Any]:
+    return fit(
+        job, Fit(warmup_steps=0, **settings), seed=1, device=device, out=out, identity={"part": "toy"}, progress=Recorder()
+    )
+
+
+def test_early_stopping_waits_for_patience_and_keeps_the_best(planted: Dataset, group: torch.device, tmp_path: Path) -> None:
+    values, seen = iter([0.1, 0.5, 0.4, 0.5, 0.3, 0.9]), []
+
+    def validate(state: dict[str, Tensor]) -> dict[str, float]:
+        seen.append({name: tensor.clone() for name, tensor in state.items()})
+        return {"m": next(values)}
+
+    manifest = run_toy(toy_job(planted, validate), tmp_path / "toy", group, epochs=20, patience=3)
+    assert (manifest["epochs"], manifest["best"]) == (5, 0.5)  # equal is not better, so three without a better one end it
+    assert_same_tensors(tensors(tmp_path / "toy"), seen[1])
+    assert [entry["m"] for entry in history(tmp_path / "toy")] == [0.1, 0.5, 0.4, 0.5, 0.3]
+
+
+def test_validation_follows_its_rhythm_and_the_last_epoch(planted: Dataset, group: torch.device, tmp_path: Path) -> None:
+    manifest = run_toy(toy_job(planted, lambda _: {"m": 1.0}), tmp_path / "toy", group, epochs=5, evaluate_every=2, patience=9)
+    assert [entry["epoch"] for entry in history(tmp_path / "toy")] == [2, 4, 5]
+    assert manifest["epochs"] == 5
+
+
+def test_a_metric_that_does_not_exist_neither_stops_nor_wins(planted: Dataset, group: torch.device, tmp_path: Path) -> None:
+    values = iter([float("nan"), 0.2, float("nan"), 0.1])
+    manifest = run_toy(
+        toy_job(planted, lambda _: {"m": next(values), "other": float("nan")}), tmp_path / "toy", group, epochs=4
+    )
+    assert manifest["best"] == 0.2
+    assert [entry.get("m") for entry in history(tmp_path / "toy")] == [None, 0.2, None, 0.1]
+    json.loads((tmp_path / "toy" / "manifest.json").read_text(), parse_constant=refuse)
+
+
+def test_time_ends_training_in_mid_epoch_with_a_validated_model(planted: Dataset, group: torch.device, tmp_path: Path) -> None:
+    manifest = run_toy(toy_job(planted, lambda _: {"m": 1.0}), tmp_path / "toy", group, epochs=10**6, max_minutes=1e-9)
+    assert manifest["steps"] == 1
+    assert len(history(tmp_path / "toy")) == 1
+
+
+@pytest.mark.parametrize("broken", ["loss", "gradient"])
+def test_a_number_that_is_not_finite_stops_at_its_step(
+    broken: str, planted: Dataset, group: torch.device, tmp_path: Path
+) -> None:
+    calls = []
+
+    def objective(model: nn.Module, batch: Any, _: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        calls.append(0)
+        hidden_MD, candidate_CD = model(batch.ids["history"], torch.tensor([2]))
+        fine = hidden_MD.mean() + candidate_CD.mean()
+        if len(calls) < 3:
+            return fine, {}
+        return (
+            (fine * float("inf"), {})
+            if broken == "loss"
+            else ((hidden_MD.sum() - hidden_MD.sum().detach()).abs().sqrt() + fine, {})
+        )
+
+    out = tmp_path / "toy"
+    with pytest.raises(
+        InputError, match=r"toy: the (loss|norm of the gradient) is -?(inf|nan) at step 3: lower the learning rates"
+    ):
+        run_toy(toy_job(planted, lambda _: {"m": 1.0}, objective), out, group, epochs=2)
+    assert not out.exists()
+
+
+def test_learning_rates_warm_up_and_decay(planted: Dataset, group: torch.device, tmp_path: Path) -> None:
+    shares: list[float] = []
+
+    class Rates(Recorder):
+        def step(self, job: str, *, step: int, total_steps: int, predictions: int, metrics: dict[str, float]) -> None:
+            shares.append(metrics["rate_share"])
+
+    spec = Fit(epochs=6, warmup_steps=3, final_share=0.1)
+    fit(toy_job(planted, lambda _: {"m": 1.0}), spec, seed=1, device=group, out=tmp_path / "toy", identity={}, progress=Rates())
+    assert len(shares) > 10
+    assert shares[0] == pytest.approx(1 / 3)
+    assert shares[2:] == sorted(shares[2:], reverse=True)
+    assert 0.1 <= shares[-1] < 0.2
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}

@@ -1,0 +1,108 @@
+"""Two real processes over gloo against one. Slowest of the folder: every start of two processes takes seconds."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from planted_data import planted_config
+from safetensors.torch import load_file
+from test_loop import resume_folder, train
+
+from recsys.artefact import read_manifest
+from recsys.dataset import Dataset
+from recsys.train.loop import HISTORY_FILE, MODEL_FILE, RESUME_FILE
+
+pytestmark = pytest.mark.filterwarnings("ignore:Please use DTensor")
+PARTS = ("retriever", "ranker")
+WORKER = Path(__file__).parent / "train_planted.py"
+
+
+LEARN = {"epochs": 8, "patience": 8, "embedding_learning_rate": 0.2, "learning_rate": 0.01}
+MOVE = {"epochs": 2, "batch_size": 24, "checkpoint_minutes": 0}
+EXACT = {"epochs": 2, "batch_size": 16}
+
+
+def two(data: Dataset, *jobs: dict[str, Any]) -> None:
+    """Run the jobs one after another in two processes."""
+    jobs = tuple({"data": str(data.folder), **job} for job in jobs)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", WORKER, json.dumps(jobs)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    run = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=180)
+    assert run.returncode == 0, run.stderr[-4000:]
+
+
+def job(part: str, out: Path, fit: dict[str, Any], **options: Any) -> dict[str, Any]:
+    return {"part": part, "out": str(out), "config": {"fit": fit}, **options}
+
+
+@pytest.fixture(scope="module")
+def trained(planted: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes leave: runs to the end, runs stopped at a step, and runs stopped twice."""
+    root = tmp_path_factory.mktemp("two")
+    jobs = []
+    for part in PARTS:
+        jobs.append(job(part, root / f"learnt-{part}", {**LEARN, "batch_size": 16}))
+        jobs.append(job(part, root / f"moved-{part}", MOVE, stop_after_steps=2))
+        for name, stop in (("whole", 5), ("parts", 2), ("parts", 5)):
+            jobs.append(job(part, root / f"{name}-{part}", EXACT, stop_after_steps=stop))
+    two(planted, *jobs)
+    return root
+
+
+@pytest.mark.parametrize(("part", "metric"), [("retriever", "valid/NDCG@5"), ("ranker", "valid/AUC/click")])
+def test_two_processes_learn_what_one_learns(
+    part: str, metric: str, trained: Path, planted: Dataset, group: torch.device, tmp_path: Path
+) -> None:
+    # Half the batch in each of two processes: the same number of examples per step.
+    train(part, planted_config({**LEARN, "batch_size": 32}), planted, tmp_path / part, group)
+    outs = [tmp_path / part, trained / f"learnt-{part}"]
+    values = [max(entry[metric] for entry in json.loads((out / HISTORY_FILE).read_text())) for out in outs]
+    assert min(values) > 0.8
+    assert abs(values[0] - values[1]) < 0.1
+    one, both = (load_file(out / MODEL_FILE) for out in outs)
+    assert {name: tensor.shape for name, tensor in one.items()} == {name: tensor.shape for name, tensor in both.items()}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_two_processes_resume_exactly_where_they_were(part: str, trained: Path) -> None:
+    whole, parts = (load_file(resume_folder(trained / f"{name}-{part}") / RESUME_FILE) for name in ("whole", "parts"))
+    assert whole.keys() == parts.keys()
+    assert not [name for name, tensor in whole.items() if not torch.equal(tensor, parts[name])]
+    assert not torch.equal(whole["random/0/torch"], whole["random/1/torch"]), "both processes draw the same dropout"
+
+
+def test_blocks_of_rows_begin_differently(trained: Path) -> None:
+    state = load_file(resume_folder(trained / "moved-retriever") / RESUME_FILE)
+    item_ID = state["model/items.collection.embeddings.item.weight"]
+    blocks = item_ID.split(len(item_ID) // 2)
+    assert (blocks[0] - blocks[1]).abs().mean() > 0.005
+
+
+def test_a_checkpoint_moves_between_two_processes_and_one(trained: Path, planted: Dataset, group: torch.device) -> None:
+    for part in PARTS:
+        out = trained / f"moved-{part}"
+        saved = read_manifest(resume_folder(out), "checkpoint")
+        assert (saved["world_size"], saved["state"]["batch"]) == (2, 2)
+        written = load_file(resume_folder(out) / RESUME_FILE)
+
+        train(part, planted_config(MOVE), planted, out, group, stop_after_steps=3)
+        saved = read_manifest(resume_folder(out), "checkpoint")
+        assert (saved["world_size"], saved["state"]["step"]) == (1, 3)
+        assert saved["state"]["batch"] == 5  # two batches of two processes, and one
+        read = load_file(resume_folder(out) / RESUME_FILE)
+        fused = {name for name in written if name.startswith("fused_optimizer/")}
+        assert {name for name in read if name.startswith("fused_optimizer/")} == fused
+        assert fused
+        for name in fused:
+            assert written[name].sum() > 0, name
+            assert (read[name] >= written[name]).all(), f"{name}: an accumulator fell, so it was not read back"
+
+    two(planted, *(job(part, trained / f"moved-{part}", MOVE) for part in PARTS))
+    for part in PARTS:
+        assert read_manifest(trained / f"moved-{part}", "checkpoint")["epochs"] == 2
+        assert all(torch.isfinite(tensor).all() for tensor in load_file(trained / f"moved-{part}" / MODEL_FILE).values())

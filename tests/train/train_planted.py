@@ -1,0 +1,68 @@
+"""Training runs of their own, for tests that kill them or need several processes: `train_planted.py <JSON list of options>`.
+
+Run alone or under `python -m torch.distributed.run`.
+"""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import torch
+import torch.distributed as dist
+from planted_data import planted_config
+
+from pipelines.train import train_ranker, train_retriever
+from recsys.dataset import Dataset
+from recsys.train import loop
+from recsys.train.distributed import process_group
+
+
+class Reporter:
+    """Kills this process with SIGKILL at a step, as an operator or the machine's memory guard would."""
+
+    def __init__(self, kill_at_step: int | None):
+        self.kill_at_step = kill_at_step
+
+    def step(self, job: str, *, step: int, **_: Any) -> None:
+        if step == self.kill_at_step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def validated(self, job: str, **_: Any) -> None: ...
+
+
+def kill_in_save(call: int) -> None:
+    """Die in the middle of the n-th checkpoint, its file half written."""
+    save_file, calls = loop.save_file, []
+
+    def broken(tensors: dict[str, torch.Tensor], path: Path) -> None:
+        calls.append(path)
+        save_file(tensors, path)
+        if len(calls) == call:
+            path.write_bytes(path.read_bytes()[:1000])
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    loop.save_file = broken
+
+
+def run(options: dict[str, Any], device: torch.device) -> None:
+    if "kill_in_save" in options:
+        kill_in_save(options["kill_in_save"])
+    config = planted_config(**options.get("config", {}))
+    train = {"retriever": train_retriever, "ranker": train_ranker}[options["part"]]
+    train(
+        config, Dataset(Path(options["data"])), Path(options["out"]), device=device, rank=dist.get_rank(),
+        world_size=dist.get_world_size(), progress=Reporter(options.get("kill_at_step")),
+        stop_after_steps=options.get("stop_after_steps"),
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    torch.cuda.is_available = lambda: False  # one machine's GPUs are not shared by the processes of a test
+    with process_group() as device:
+        for options in json.loads(sys.argv[1]):
+            run(options, device)
