@@ -29,8 +29,12 @@ INTERRUPTED = 130  # what typer turns Ctrl-C into
 console = Console(stderr=True)  # what people read; results for machines go to the standard output
 
 ConfigOption = Annotated[str, typer.Option("--config", "-c", help="name of a shipped config, or the path of a YAML file")]
-RunOption = Annotated[Path | None, typer.Option("--run", help="folder of the run's artefacts [default: runs/NAME of the config]")]
-SetOption = Annotated[list[str] | None, typer.Option("--set", help="override a config key, as in retriever.fit.epochs=3; repeatable")]
+RunOption = Annotated[
+    Path | None, typer.Option("--run", help="folder of the run's artefacts [default: runs/NAME of the config]")
+]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="override a config key, as in retriever.fit.epochs=3; repeatable")
+]
 DataOption = Annotated[Path | None, typer.Option("--data", help="folder of the raw logs")]
 JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON object instead of tables")]
 StoreOption = Annotated[str | None, typer.Option("--store", help="MLflow tracking URI [default: sqlite:///mlruns/mlflow.db]")]
@@ -64,7 +68,11 @@ def simulate(
 
 @app.command()
 def prepare(
-    config: ConfigOption = "demo", data: DataOption = None, run: RunOption = None, set_: SetOption = None, as_json: JsonOption = False
+    config: ConfigOption = "demo",
+    data: DataOption = None,
+    run: RunOption = None,
+    set_: SetOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Turn raw logs into a dataset: timelines, examples, id maps, splits; bad rows go to quarantine with the reason.
 
@@ -110,7 +118,11 @@ def train(
 
 @app.command()
 def evaluate(
-    config: ConfigOption = "demo", run: RunOption = None, set_: SetOption = None, store: StoreOption = None, as_json: JsonOption = False
+    config: ConfigOption = "demo",
+    run: RunOption = None,
+    set_: SetOption = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Judge the trained models on the test split, beside popularity, item-KNN and transition counts.
 
@@ -128,7 +140,11 @@ def evaluate(
 
 @app.command()
 def export(
-    config: ConfigOption = "demo", run: RunOption = None, set_: SetOption = None, store: StoreOption = None, as_json: JsonOption = False
+    config: ConfigOption = "demo",
+    run: RunOption = None,
+    set_: SetOption = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Write the ONNX bundle after proving that ONNX and torch agree, and register it as the model's candidate.
 
@@ -139,7 +155,9 @@ def export(
     settings, workspace = _open(config, set_, run)
     manifest = stages.export(settings, workspace, uri=store)
     if as_json:
-        _print_json({"bundle": str(workspace.bundle), **{k: manifest.get(k) for k in ("fingerprint", "version", "parity_max_error")}})
+        _print_json(
+            {"bundle": str(workspace.bundle), **{k: manifest.get(k) for k in ("fingerprint", "version", "parity_max_error")}}
+        )
     errors = ", ".join(f"{part} {error:.1e}" for part, error in manifest["parity_max_error"].items())
     console.print(f"[bold]bundle[/] in {workspace.bundle}, largest difference of torch and ONNX: {errors}")
     _next(f"recsys promote {_same(config, run, set_)}", f"recsys serve {_same(config, run, set_)}")
@@ -223,7 +241,9 @@ def recommend(
     from serving.recommend import parse_query
     from serving.recommend import recommend as answer
 
-    query = _given(user_id=user, history=history.split(",") if history else None, exclude=exclude.split(",") if exclude else None)
+    query = _given(
+        user_id=user, history=history.split(",") if history else None, exclude=exclude.split(",") if exclude else None
+    )
     if url:
         found = ask(url, **query, k=k)
     else:

@@ -69,7 +69,9 @@ def _ask_live(console: Console, settings: RunConfig, workspace: Workspace) -> No
         console.print(f"BentoML answers on {url}")
         for user in _busiest_users(workspace):
             query: dict[str, Any] = {"user_id": user, "k": 5}
-            console.print(f"\n[cyan]curl -H 'content-type: application/json' -d '{json.dumps(query)}' {url}/recommend[/]", highlight=False)
+            console.print(
+                f"\n[cyan]curl -H 'content-type: application/json' -d '{json.dumps(query)}' {url}/recommend[/]", highlight=False
+            )
             show_items(console, ask(url, **query))
 
 

@@ -24,7 +24,7 @@ PER_USER_FILE = "per_user.parquet"
 
 def evaluate_run(config: RunConfig, data: Dataset, workspace: Workspace) -> dict[str, Any]:
     """Write the metrics artefact and return its content: protocol, retrieval with floors, ranking."""
-    manifests = {part: check_lineage(workspace, part, data) for part in parts(config)}
+    manifests = {part: check_lineage(workspace, part, data, config) for part in parts(config)}
     result: dict[str, Any] = {"protocol": protocol(config)}
     with write_artefact(
         workspace.metrics, "metrics",
@@ -35,7 +35,7 @@ def evaluate_run(config: RunConfig, data: Dataset, workspace: Workspace) -> dict
         per_user.write_parquet(folder / PER_USER_FILE)
         if "ranker" in manifests:
             result["ranking"] = _ranking(config, data, workspace.checkpoint("ranker"))
-        (folder / METRICS_FILE).write_text(json.dumps(result, indent=1) + "\n")
+        (folder / METRICS_FILE).write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
     return result
 
 
@@ -65,7 +65,11 @@ def _retrieval(config: RunConfig, data: Dataset, checkpoint: Path) -> tuple[dict
         raise InputError(f"{data.folder}: no user has a test event: change data.split")
     graph = retrieval_graph(config, load_file(checkpoint / MODEL_FILE))
     k = min(max(settings.ks), data.num_items)
-    lists = {"model": evaluate.recommend(graph, judged.history, k=k, max_history=config.max_history, filter_seen=settings.filter_seen)}
+    lists = {
+        "model": evaluate.recommend(
+            graph, judged.history, k=k, max_history=config.max_history, filter_seen=settings.filter_seen
+        )
+    }
     lists |= dict(evaluate.floors(data, judged, k=k, filter_seen=settings.filter_seen))
     means, tables = {}, []
     ks = [each for each in settings.ks if each <= k]
@@ -79,13 +83,16 @@ def _retrieval(config: RunConfig, data: Dataset, checkpoint: Path) -> tuple[dict
 def _ranking(config: RunConfig, data: Dataset, checkpoint: Path) -> dict[str, Any]:
     tasks = list(config.tasks)
     loader = ExampleLoader(
-        data, tasks=tasks, split=TEST, max_history=config.ranker.max_history, batch_size=EVALUATION_BATCH, seed=config.seed
+        data, tasks=tasks, split=TEST, max_history=config.ranker_history, batch_size=EVALUATION_BATCH, seed=config.seed
     )
     if not len(loader.row_X):
         raise InputError(f"{data.folder}: no labelled example falls in the test split: change data.split")
     predictions = evaluate.predict(ranking_graph(config, data, load_file(checkpoint / MODEL_FILE)), loader)
     flat = evaluate.ranking_metrics(predictions, tasks, ece_bins=config.evaluation.ece_bins, seed=config.seed, intervals=True)
-    by_task = {task: {name.split("/")[0]: value for name, value in flat.items() if name.endswith(f"/{task}")} for task in tasks}
+    known = {name: value for name, value in flat.items() if value == value}  # a metric that does not exist is left out
+    by_task = {
+        task: {name.split("/")[0]: value for name, value in known.items() if name.split("/", 1)[1] == task} for task in tasks
+    }
     return {"examples": len(loader.row_X), "tasks": by_task}
 
 
@@ -95,5 +102,5 @@ def flat_metrics(result: dict[str, Any]) -> dict[str, float]:
     for floor, means in result["retrieval"]["floor"].items():
         flat |= {f"floor/{floor}/{name}": value for name, value in means.items()}
     for task, means in result.get("ranking", {}).get("tasks", {}).items():
-        flat |= {f"test/{name}/{task}": value for name, value in means.items() if value == value}
+        flat |= {f"test/{name}/{task}": value for name, value in means.items()}
     return flat

@@ -28,7 +28,7 @@ PARITY_FILE = "parity.npz"
 
 def export_run(config: RunConfig, data: Dataset, workspace: Workspace, *, device: torch.device) -> dict[str, Any]:
     """Write the bundle and return its manifest. Raises InputError, and writes nothing, when ONNX differs from torch."""
-    manifests = {part: check_lineage(workspace, part, data) for part in parts(config)}
+    manifests = {part: check_lineage(workspace, part, data, config) for part in parts(config)}
     with write_artefact(workspace.bundle, "bundle", name=config.name) as (folder, manifest):
         checked = {"retriever": _retriever(config, data, workspace, folder / GRAPHS["retriever"], device)}
         if "ranker" in manifests:
@@ -73,7 +73,7 @@ def _ranker(config: RunConfig, data: Dataset, workspace: Workspace, path: Path, 
     load_model_state(model, state)
     return check_ranking(
         model.eval(), path, num_users=data.num_users, num_items=data.num_items,
-        max_history=config.max_history, ranker_history=part.max_history, seed=config.seed,
+        max_history=config.max_history, ranker_history=config.ranker_history, seed=config.seed,
         codes={f["name"]: (f["owner"], data.codes(f["name"], f["owner"])) for f in data.features if f["owner"] != "context"},
         context_sizes=[(f["name"], f["size"]) for f in data.features if f["owner"] == "context"],
     )  # fmt: skip

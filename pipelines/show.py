@@ -45,9 +45,13 @@ def show_metrics(console: Console, folder: Path, result: dict[str, Any]) -> None
         for column in ("task", "AUC", "95 % interval", "GAUC", "LogLoss", "ECE"):
             table.add_column(column, justify="left" if column == "task" else "right")
         for task, m in result["ranking"]["tasks"].items():
-            interval = f"{m['AUC_low']:.4f} to {m['AUC_high']:.4f}"
-            signal = "" if m["AUC_low"] > 0.5 else " [yellow](no signal)[/]"
-            table.add_row(task + signal, f"{m['AUC']:.4f}", interval, *(f"{m[name]:.4f}" for name in ("GAUC", "LogLoss", "ECE")))
+            shown = {
+                name: f"{m[name]:.4f}" if name in m else "-"
+                for name in ("AUC", "AUC_low", "AUC_high", "GAUC", "LogLoss", "ECE")
+            }
+            signal = "" if m.get("AUC_low", 0.0) > 0.5 else " [yellow](no signal)[/]"
+            interval = f"{shown['AUC_low']} to {shown['AUC_high']}"
+            table.add_row(task + signal, shown["AUC"], interval, shown["GAUC"], shown["LogLoss"], shown["ECE"])
         console.print(table)
     console.print(f"[bold]metrics[/] in {folder} (per_user.parquet keeps every user's values)")
 

@@ -22,7 +22,9 @@ def prepare(config: RunConfig, raw: Path, workspace: Workspace) -> dict[str, Any
     return build(config.data, raw, workspace.dataset)
 
 
-def train(config: RunConfig, workspace: Workspace, *, only: str | None, console: Console | None, uri: str | None) -> dict[str, Any]:
+def train(
+    config: RunConfig, workspace: Workspace, *, only: str | None, console: Console | None, uri: str | None
+) -> dict[str, Any]:
     """Dataset -> checkpoints; returns their manifests by part. Under torchrun only the first process shows and tracks."""
     from pipelines.progress import TrainingProgress
     from pipelines.train import train_ranker, train_retriever

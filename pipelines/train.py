@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipelines.workspace import identity
 from recsys import evaluate
 from recsys.batch import ExampleLoader, SequenceLoader
 from recsys.columns import TRAIN, VALID
@@ -22,7 +23,15 @@ EVALUATION_BATCH = 8192
 
 
 def train_retriever(
-    config: RunConfig, data: Dataset, out: Path, *, device: torch.device, rank: int, world_size: int, progress: Progress, **options: Any
+    config: RunConfig,
+    data: Dataset,
+    out: Path,
+    *,
+    device: torch.device,
+    rank: int,
+    world_size: int,
+    progress: Progress,
+    **options: Any,
 ) -> dict[str, Any]:
     """Train the next-item model and write its checkpoint; returns the checkpoint's manifest."""
     part = config.retriever
@@ -31,6 +40,7 @@ def train_retriever(
     if not len(judged.user_U) or not loader.num_batches(0):
         raise InputError(f"{data.folder}: the split leaves no training or validation events: change data.split")
     k = config.evaluation.ks[0]
+    train_count_I = torch.tensor(data.train_count_I, device=device)
 
     def validate(state: dict[str, Tensor]) -> dict[str, float]:
         graph = retrieval_graph(config, state)
@@ -44,21 +54,38 @@ def train_retriever(
         name="retriever",
         build=lambda: Retriever(part.encoder, data.num_items, config.max_history),
         loader=loader,
-        objective=lambda model, batch, generator: retrieval_objective(
-            model, batch, loss=part.loss, train_count_I=torch.tensor(data.train_count_I), generator=generator
+        objective=lambda model, batch, step, generator: retrieval_objective(
+            model, batch, step, loss=part.loss, denoise=part.denoise, train_count_I=train_count_I, generator=generator
         ),
         validate=validate,
         main_metric=f"valid/NDCG@{k}",
     )
-    return fit(job, part.fit, seed=config.seed, device=device, out=out, identity=_identity(config, data, "retriever"), progress=progress, **options)
+    return fit(
+        job,
+        part.fit,
+        seed=config.seed,
+        device=device,
+        out=out,
+        identity=identity(config, data, "retriever"),
+        progress=progress,
+        **options,
+    )
 
 
 def train_ranker(
-    config: RunConfig, data: Dataset, out: Path, *, device: torch.device, rank: int, world_size: int, progress: Progress, **options: Any
+    config: RunConfig,
+    data: Dataset,
+    out: Path,
+    *,
+    device: torch.device,
+    rank: int,
+    world_size: int,
+    progress: Progress,
+    **options: Any,
 ) -> dict[str, Any]:
     """Train the multi-task model and write its checkpoint; returns the checkpoint's manifest."""
     part, tasks = config.ranker, config.tasks
-    make_loader = functools.partial(ExampleLoader, data, tasks=list(tasks), max_history=part.max_history, seed=config.seed)
+    make_loader = functools.partial(ExampleLoader, data, tasks=list(tasks), max_history=config.ranker_history, seed=config.seed)
     loader = make_loader(split=TRAIN, batch_size=part.fit.batch_size, rank=rank, world_size=world_size)
     valid = make_loader(split=VALID, batch_size=EVALUATION_BATCH)
     if not len(valid.row_X) or not loader.num_batches(0):
@@ -66,7 +93,9 @@ def train_ranker(
 
     def validate(state: dict[str, Tensor]) -> dict[str, float]:
         predictions = evaluate.predict(ranking_graph(config, data, state), valid)
-        metrics = evaluate.ranking_metrics(predictions, list(tasks), ece_bins=config.evaluation.ece_bins, seed=config.seed, intervals=False)
+        metrics = evaluate.ranking_metrics(
+            predictions, list(tasks), ece_bins=config.evaluation.ece_bins, seed=config.seed, intervals=False
+        )
         aucs = [metrics[f"AUC/{task}"] for task in tasks]
         known = [value for value in aucs if value == value]
         metrics["AUC/mean"] = sum(known) / len(known) if known else 0.5
@@ -76,11 +105,20 @@ def train_ranker(
         name="ranker",
         build=lambda: Ranker(part.sharing, data.num_users, data.num_items, data.features, part.dim, len(tasks), part.dropout),
         loader=loader,
-        objective=lambda model, batch, _: ranking_objective(model, batch, task_weights=tasks),
+        objective=lambda model, batch, step, _: ranking_objective(model, batch, step, task_weights=tasks, denoise=part.denoise),
         validate=validate,
         main_metric="valid/AUC/mean",
     )
-    return fit(job, part.fit, seed=config.seed, device=device, out=out, identity=_identity(config, data, "ranker"), progress=progress, **options)
+    return fit(
+        job,
+        part.fit,
+        seed=config.seed,
+        device=device,
+        out=out,
+        identity=identity(config, data, "ranker"),
+        progress=progress,
+        **options,
+    )
 
 
 def retrieval_graph(config: RunConfig, state: dict[str, Tensor]) -> RetrievalGraph:
@@ -92,15 +130,4 @@ def ranking_graph(config: RunConfig, data: Dataset, state: dict[str, Tensor]) ->
     """The serving form of a trained ranker."""
     codes = {f["name"]: data.codes(f["name"], f["owner"]) for f in data.features if f["owner"] != "context"}
     part = config.ranker
-    return RankingGraph(state, part.sharing, data.features, codes, part.dim, len(config.tasks), part.max_history)
-
-
-def _identity(config: RunConfig, data: Dataset, part: str) -> dict[str, Any]:
-    """What the result depends on: a checkpoint of another identity is not gone on from, and is not evaluated as this one."""
-    return {
-        "part": part,
-        "data_fingerprint": data.manifest["data_fingerprint"],
-        "max_history": config.max_history,
-        "evaluation": config.evaluation.model_dump(mode="json"),
-        "model": getattr(config, part).model_dump(mode="json", exclude={"fit"}),
-    }
+    return RankingGraph(state, part.sharing, data.features, codes, part.dim, len(config.tasks), config.ranker_history)

@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from recsys.artefact import read_manifest
 from recsys.errors import InputError
@@ -75,13 +75,32 @@ def open_dataset(workspace: Workspace, config: "RunConfig") -> "Dataset":
 
     data = Dataset(workspace.dataset)
     if data.manifest["config"] != config.data.model_dump(mode="json"):
-        raise InputError(f"{workspace.dataset} was made with another `data` section than this config's: run `recsys prepare` again")
+        raise InputError(
+            f"{workspace.dataset} was made with another `data` section than this config's: run `recsys prepare` again"
+        )
     return data
 
 
-def check_lineage(workspace: Workspace, part: str, data: "Dataset") -> dict[str, object]:
-    """The manifest of a checkpoint that was trained on this very dataset."""
-    manifest = read_manifest(workspace.checkpoint(part), "checkpoint")
-    if manifest["identity"]["data_fingerprint"] != data.manifest["data_fingerprint"]:
-        raise InputError(f"{workspace.checkpoint(part)} was trained on another dataset than {data.folder}: run `recsys train` again")
+def check_lineage(workspace: Workspace, part: str, data: "Dataset", config: "RunConfig") -> dict[str, Any]:
+    """The manifest of a checkpoint that was trained on this very dataset, as a model of this config."""
+    folder = workspace.checkpoint(part)
+    manifest = read_manifest(folder, "checkpoint")
+    trained, wanted = manifest["identity"], identity(config, data, part)
+    if trained["data_fingerprint"] != wanted["data_fingerprint"]:
+        raise InputError(f"{folder} was trained on another dataset than {data.folder}: run `recsys train` again")
+    for name in ("model", "tasks", "max_history"):
+        if trained[name] != wanted[name]:
+            raise InputError(f"{folder} was trained with other settings ({name}) than this config's: run `recsys train` again")
     return manifest
+
+
+def identity(config: "RunConfig", data: "Dataset", part: str) -> dict[str, Any]:
+    """What a training result depends on: from a checkpoint of another identity no run goes on, nor is it evaluated as this one."""
+    return {
+        "part": part,
+        "data_fingerprint": data.manifest["data_fingerprint"],
+        "max_history": config.max_history,
+        "evaluation": config.evaluation.model_dump(mode="json"),
+        "model": getattr(config, part).model_dump(mode="json", exclude={"fit"}),
+        "tasks": config.tasks if part == "ranker" else {},
+    }

@@ -7,19 +7,21 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from recsys.data import Data
+from recsys.denoise import Denoiser
 from recsys.errors import InputError
+from recsys.fit import Fit
 from recsys.heads import RetrievalLoss
 from recsys.heads.full_softmax import FullSoftmax
 from recsys.models import Encoder, Sharing
 from recsys.models.mmoe import MMoE
 from recsys.models.sasrec import SASRec
 from recsys.spec import Spec
-from recsys.fit import Fit
 
 
 class RetrieverConfig(Spec):
     encoder: Encoder = SASRec()
     loss: RetrievalLoss = FullSoftmax()
+    denoise: Denoiser | None = Field(None, description="which positives to trust, such as {kind: truncated}")
     fit: Fit = Fit()
 
 
@@ -28,6 +30,7 @@ class RankerConfig(Spec):
     dim: int = Field(16, ge=4, multiple_of=4, description="width of every feature's vector")
     dropout: float = Field(0.1, ge=0, lt=1)
     max_history: int = Field(50, ge=1, description="recent events whose mean describes the user")
+    denoise: Denoiser | None = Field(None, description="which positives to trust, such as {kind: truncated}")
     tasks: dict[str, float] = Field(default_factory=dict, description="task -> weight in the loss; empty: all tasks, weight 1")
     fit: Fit = Fit(batch_size=1024, epochs=10, learning_rate=2e-3, embedding_learning_rate=0.05, patience=2)
 
@@ -40,7 +43,9 @@ class EvaluationConfig(Spec):
 
 class ServingConfig(Spec):
     num_candidates: int = Field(200, ge=1, description="items the retriever hands to the ranker; the largest k of a request")
-    value: dict[str, float] = Field(default_factory=dict, description="task -> weight in the final score; empty: all tasks, weight 1")
+    value: dict[str, float] = Field(
+        default_factory=dict, description="task -> weight in the final score; empty: all tasks, weight 1"
+    )
 
 
 class RunConfig(Spec):
@@ -73,6 +78,20 @@ class RunConfig(Spec):
                     raise ValueError(f"{where} names the unknown task {name!r}: choose from {known}")
         return self
 
+    @model_validator(mode="after")
+    def _histories_fit(self) -> "RunConfig":
+        if "max_history" in self.ranker.model_fields_set and self.ranker.max_history > self.max_history:
+            raise ValueError(
+                f"ranker.max_history {self.ranker.max_history} is more than max_history {self.max_history}, which is all that serving "
+                "reads: lower it, or raise max_history"
+            )
+        return self
+
+    @property
+    def ranker_history(self) -> int:
+        """Recent events the ranker reads; never more than serving passes on."""
+        return min(self.ranker.max_history, self.max_history)
+
 
 def load(path: Path, *overrides: str) -> RunConfig:
     """Read a config; an override is "section.key=value", its value in YAML. Raises InputError with the place and the choices.
@@ -101,7 +120,9 @@ def _tree(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     try:
         tree = yaml.safe_load(path.read_text())
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}): name a config file, or one of the shipped configs") from error
+        raise InputError(
+            f"{path} cannot be read ({error.strerror}): name a config file, or one of the shipped configs"
+        ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):

@@ -38,7 +38,7 @@ class Job:
     name: str
     build: Callable[[], nn.Module]  # called once the random numbers are seeded
     loader: Loader
-    objective: Callable[[nn.Module, Batch, Generator], tuple[Tensor, dict[str, Tensor]]]
+    objective: Callable[[nn.Module, Batch, int, Generator], tuple[Tensor, dict[str, Tensor]]]  # model, batch, step, randomness
     validate: Callable[[dict[str, Tensor]], dict[str, float]]  # from whole parameters, as export does; NaN: does not exist
     main_metric: str
 
@@ -132,7 +132,7 @@ class _Trainer:
             group["lr"] = self.spec.embedding_learning_rate * share
         self.model.fused_optimizer.step()  # hands the rate to the kernels; the update itself happens in backward
         self.dense.zero_grad()
-        loss, terms = self.job.objective(self.model, batch, self.generator)
+        loss, terms = self.job.objective(self.model, batch, self.state.step, self.generator)
         self._require_finite("loss", loss)
         loss.backward()
         norm = nn.utils.clip_grad_norm_([p for group in self.dense.param_groups for p in group["params"]], self.spec.clip_norm)

@@ -80,7 +80,7 @@ def test_training_moves_every_table_of_the_ranker(planted: Dataset, group: torch
     before = model_state(model)
     model.train()
     for batch in ExampleLoader(planted, tasks=TASKS, split=TRAIN, max_history=HISTORY, batch_size=256, seed=1).epoch(0):
-        ranking_objective(model, batch, task_weights=dict.fromkeys(TASKS, 1.0))[0].backward()
+        ranking_objective(model, batch, 0, task_weights=dict.fromkeys(TASKS, 1.0), denoise=None)[0].backward()
     after = model_state(model)
     tables = [name for name in before if ".collection." in name]
     assert len(tables) == 7
@@ -137,7 +137,9 @@ def test_every_place_a_served_history_can_have_is_trained(planted: Dataset, grou
     model = shard(Retriever(SASRec(dim=DIM, blocks=1, heads=1), planted.num_items, HISTORY), group, embedding_lr=0.1)
     generator, count_I = torch.Generator(), torch.from_numpy(planted.train_count_I.copy())
     for batch in SequenceLoader(planted, HISTORY, 64, seed=1).epoch(0):
-        retrieval_objective(model, batch, loss=FullSoftmax(), train_count_I=count_I, generator=generator)[0].backward()
+        retrieval_objective(model, batch, 0, loss=FullSoftmax(), denoise=None, train_count_I=count_I, generator=generator)[
+            0
+        ].backward()
     place = next(parameter for name, parameter in model.named_parameters() if name.endswith("encoder.place"))
     assert place.grad is not None
     assert (place.grad != 0).any(dim=1).all()

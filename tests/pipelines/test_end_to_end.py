@@ -39,7 +39,9 @@ SMALL = [
 
 def recsys(*words: str, cwd: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pipelines.cli", *words]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env={**os.environ, "COLUMNS": "300", **(env or {})}, timeout=300)
+    return subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, env={**os.environ, "COLUMNS": "300", **(env or {})}, timeout=300
+    )
 
 
 class Chain:
@@ -119,7 +121,9 @@ def test_torch_onnx_and_http_give_the_same_scores(chain: Chain, url: str) -> Non
         served = ask(url, user_id=user_id, k=20, filter_seen=False)
         offline = answer_offline(_bundle(chain), Query(user_id=user_id, k=20, filter_seen=False)).model_dump()
         assert _close(served["items"], offline["items"])
-        retrieval, probability = _torch_scores(config, data, chain.workspace, int(user), [item["item_id"] for item in served["items"]])
+        retrieval, probability = _torch_scores(
+            config, data, chain.workspace, int(user), [item["item_id"] for item in served["items"]]
+        )
         for place, item in enumerate(served["items"]):
             assert item["retrieval_score"] == pytest.approx(retrieval[place], abs=TOLERANCE)
             assert list(item["tasks"].values()) == pytest.approx(probability[place], abs=TOLERANCE)
@@ -203,7 +207,9 @@ def test_an_artefact_of_another_format_version_is_refused(chain: Chain, tmp_path
 def test_ctrl_c_leaves_no_half_written_artefact(chain: Chain, tmp_path: Path, stop: signal.Signals) -> None:
     out = tmp_path / "raw"
     words = ["simulate", "--events", "30000000", "--users", "100000", "--items", "20000", "--out", str(out)]
-    process = subprocess.Popen([sys.executable, "-m", "pipelines.cli", *words], cwd=chain.folder, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipelines.cli", *words], cwd=chain.folder, stderr=subprocess.PIPE, text=True
+    )
     deadline = time.monotonic() + 60
     while not any(tmp_path.glob(".raw.*.tmp/events/*/*.parquet")) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -216,7 +222,7 @@ def test_ctrl_c_leaves_no_half_written_artefact(chain: Chain, tmp_path: Path, st
 
 def test_help_names_every_command_and_shows_examples() -> None:
     said = recsys("--help", cwd=Path.cwd()).stdout
-    for command in "simulate prepare train evaluate compare export promote serve recommend doctor demo".split():
+    for command in ["simulate", "prepare", "train", "evaluate", "compare", "export", "promote", "serve", "recommend", "doctor", "demo"]:
         assert command in said
         assert "Example" in recsys(command, "--help", cwd=Path.cwd()).stdout or command == "doctor"
 
@@ -253,7 +259,7 @@ def _torch_scores(config: RunConfig, data: Dataset, workspace: Workspace, user: 
         load_model_state(ranker, load_file(workspace.checkpoint("ranker") / MODEL_FILE))
         size = len(item_C)
         ones = torch.ones(size, dtype=torch.int64)
-        recent = timeline[-part.max_history :]
+        recent = timeline[-config.ranker_history :]
         ids = {
             "user": Ids(ones * user, ones),
             "item": Ids(torch.tensor(item_C), ones),
@@ -263,7 +269,9 @@ def _torch_scores(config: RunConfig, data: Dataset, workspace: Workspace, user: 
             if feature["owner"] == "context":
                 ids[feature["name"]] = Ids(ones, ones)  # the unknown code: the request names no context
                 continue
-            codes = data.codes(feature["name"], feature["owner"]).take(np.full(size, user) if feature["owner"] == "user" else item_C)
+            codes = data.codes(feature["name"], feature["owner"]).take(
+                np.full(size, user) if feature["owner"] == "user" else item_C
+            )
             ids[feature["name"]] = Ids(torch.tensor(codes.item_E.astype(np.int64)), torch.tensor(codes.lengths))
         with torch.no_grad():
             return retrieval, ranker.eval()(ids).sigmoid().tolist()

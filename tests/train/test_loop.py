@@ -193,7 +193,7 @@ def test_the_seed_alone_decides(planted: Dataset, group: torch.device, tmp_path:
 def toy_job(data: Dataset, validate: Callable[[dict[str, Tensor]], dict[str, float]], objective: Any = None) -> Job:
     """Learns nothing of interest; validation is the test's."""
 
-    def zero(model: nn.Module, batch: Any, _: Any) -> tuple[Tensor, dict[str, Tensor]]:
+    def zero(model: nn.Module, batch: Any, step: int, _: Any) -> tuple[Tensor, dict[str, Tensor]]:
         hidden_MD, candidate_CD = model(batch.ids["history"], torch.arange(FIRST_ID, 6))
         return hidden_MD.square().mean() + candidate_CD.square().mean(), {}
 
@@ -254,7 +254,7 @@ def test_a_number_that_is_not_finite_stops_at_its_step(
 ) -> None:
     calls = []
 
-    def objective(model: nn.Module, batch: Any, _: Any) -> tuple[Tensor, dict[str, Tensor]]:
+    def objective(model: nn.Module, batch: Any, step: int, _: Any) -> tuple[Tensor, dict[str, Tensor]]:
         calls.append(0)
         hidden_MD, candidate_CD = model(batch.ids["history"], torch.tensor([2]))
         fine = hidden_MD.mean() + candidate_CD.mean()
