@@ -168,7 +168,9 @@ def promote(
     config: ConfigOption = "demo", store: StoreOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="judge, and change nothing")] = False, as_json: JsonOption = False,
 ) -> None:  # fmt: skip
-    """Make the candidate the champion if it passes the gates: parity, above the floor, not below the champion. Exit code 1 if not.
+    """Make the candidate the champion if it passes the gates: parity, above the floor, not below the champion.
+
+    Exit code 1 if a gate fails.
 
     Example: recsys promote --config ml-1m --dry-run
     """
@@ -190,7 +192,7 @@ def promote(
 @app.command()
 def compare(
     experiment: Annotated[str, typer.Option(help="MLflow experiment")] = "recsys", store: StoreOption = None,
-    metric: Annotated[list[str] | None, typer.Option("--metric", help="show metrics that match, as in 'test/*'; repeatable")] = None,
+    metric: Annotated[list[str] | None, typer.Option("--metric", help="show what matches, as in 'test/*'; repeatable")] = None,
     limit: Annotated[int, typer.Option(min=1, help="newest runs shown")] = 6, as_json: JsonOption = False,
     runs: Annotated[list[str] | None, typer.Argument(help="ids or names of runs [default: the newest]")] = None,
 ) -> None:  # fmt: skip

@@ -1,4 +1,4 @@
-"""What a person and MLflow see of a training run: a bar with loss, examples per second and time left; one line per validation."""
+"""What people and MLflow see of training: a bar with loss, examples per second and time left; one line per validation."""
 
 import time
 
@@ -18,7 +18,8 @@ class TrainingProgress:
         self.console = console
         self._bar = Progress(
             TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total} steps"),
-            TextColumn("loss {task.fields[loss]:.4f}  {task.fields[speed]:,.0f} examples/s"), TimeElapsedColumn(), TimeRemainingColumn(),
+            TextColumn("loss {task.fields[loss]:.4f}  {task.fields[speed]:,.0f} examples/s"),
+            TimeElapsedColumn(), TimeRemainingColumn(),
             console=console, disable=console is None or not console.is_terminal, transient=True,
         )  # fmt: skip
         self._task: TaskID | None = None

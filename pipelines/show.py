@@ -15,11 +15,20 @@ def show_data_report(console: Console, folder: Path, manifest: dict[str, Any]) -
         highlight=False,
     )
     console.print(
-        f"  {report['rows_read']:,} rows read, {report['rows_quarantined']:,} quarantined, {report['rows_dropped_by_min_counts']:,} "
-        f"dropped by minimum counts; {report['share_with_tied_time']:.1%} of events share their user's time with another, "
+        f"  {report['rows_read']:,} rows read, {report['rows_quarantined']:,} quarantined, "
+        f"{report['rows_dropped_by_min_counts']:,} dropped by minimum counts; "
+        f"{report['share_with_tied_time']:.1%} of events share their user's time with another, "
         f"{report['share_of_repeated_pairs']:.1%} repeat an item",
         highlight=False,
     )
+    for table in ("user_table", "item_table"):
+        facts = report.get(table) or {}
+        if facts.get("rows_quarantined") or facts.get("ids_of_events_without_row"):
+            console.print(
+                f"  {table.replace('_', ' ')}: {facts['rows_quarantined']:,} rows quarantined, "
+                f"{facts['ids_of_events_without_row']:,} ids of the log without a row (their features are unknown)",
+                highlight=False,
+            )
     for reason, count in report["quarantined_by_reason"].items():
         console.print(f"  [yellow]quarantined[/] {count:,}: {reason}", highlight=False)
     for task, facts in report["tasks"].items():

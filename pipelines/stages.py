@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -37,25 +38,25 @@ def train(
         raise InputError(f"--only {only}: this config trains {parts(config)}; data.events.labels names no task")
     trainers: dict[str, Callable[..., dict[str, Any]]] = {"retriever": train_retriever, "ranker": train_ranker}
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    manifests = {}
-    with process_group() as device:
+    with process_group() as device, ExitStack() as stack:
         run = None
         if rank == 0:
-            run = track.start_run(
-                EXPERIMENT, config.name, data=data.manifest["data_fingerprint"], uri=uri, params=config.model_dump(mode="json"),
-                tags={"config": config.name},
+            run = stack.enter_context(
+                track.start_run(
+                    EXPERIMENT, config.name, data=data.manifest["data_fingerprint"], uri=uri,
+                    params=config.model_dump(mode="json"), tags={"config": config.name},
+                )
             )  # fmt: skip
             workspace.remember_run(run.run_id)
-        if run is None:
-            return {part: trainers[part](config, data, workspace.checkpoint(part), device=device, rank=rank, world_size=world_size,
-                                         progress=TrainingProgress(None, None)) for part in chosen}  # fmt: skip
-        with run, TrainingProgress(console, run) as progress:
             run.document(config.model_dump(mode="json"), "config.yaml")
             run.document(data.manifest["report"], "data_report.json")
-            for part in chosen:
-                manifests[part] = trainers[part](
-                    config, data, workspace.checkpoint(part), device=device, rank=rank, world_size=world_size, progress=progress
-                )
+        progress = stack.enter_context(TrainingProgress(console, run))
+        manifests = {}
+        for part in chosen:
+            manifests[part] = trainers[part](
+                config, data, workspace.checkpoint(part), device=device, rank=rank, world_size=world_size, progress=progress
+            )
+            if run is not None:
                 _log_curves(run, workspace.checkpoint(part), part)
     return manifests
 

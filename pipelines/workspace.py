@@ -95,7 +95,7 @@ def check_lineage(workspace: Workspace, part: str, data: "Dataset", config: "Run
 
 
 def identity(config: "RunConfig", data: "Dataset", part: str) -> dict[str, Any]:
-    """What a training result depends on: from a checkpoint of another identity no run goes on, nor is it evaluated as this one."""
+    """What a training result depends on: no run goes on from a checkpoint of another identity, nor is it judged as this one."""
     return {
         "part": part,
         "data_fingerprint": data.manifest["data_fingerprint"],

@@ -82,8 +82,8 @@ class RunConfig(Spec):
     def _histories_fit(self) -> "RunConfig":
         if "max_history" in self.ranker.model_fields_set and self.ranker.max_history > self.max_history:
             raise ValueError(
-                f"ranker.max_history {self.ranker.max_history} is more than max_history {self.max_history}, which is all that serving "
-                "reads: lower it, or raise max_history"
+                f"ranker.max_history {self.ranker.max_history} is more than max_history {self.max_history}, "
+                "which is all that serving reads: lower it, or raise max_history"
             )
         return self
 

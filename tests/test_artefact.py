@@ -15,6 +15,12 @@ def write(folder: Path, text: str) -> None:
         manifest["rows"] = len(text)
 
 
+def write_half(folder: Path, error: type[BaseException]) -> None:
+    with write_artefact(folder, "dataset") as (scratch, _):
+        (scratch / "data.txt").write_text("half")
+        raise error
+
+
 def test_a_reader_finds_files_hashes_and_what_the_writer_added(tmp_path: Path) -> None:
     write(tmp_path / "a", "hello")
     manifest = read_manifest(tmp_path / "a", "dataset", verify=True)
@@ -29,9 +35,8 @@ def test_a_reader_finds_files_hashes_and_what_the_writer_added(tmp_path: Path) -
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, OSError])
 def test_a_writer_that_stops_leaves_the_old_artefact_and_nothing_else(tmp_path: Path, error: type[BaseException]) -> None:
     write(tmp_path / "a", "old")
-    with pytest.raises(error), write_artefact(tmp_path / "a", "dataset") as (scratch, _):
-        (scratch / "data.txt").write_text("half")
-        raise error
+    with pytest.raises(error):
+        write_half(tmp_path / "a", error)
     assert (tmp_path / "a" / "data.txt").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 

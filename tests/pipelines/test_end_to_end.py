@@ -31,6 +31,7 @@ from serving.recommend import recommend as answer_offline
 from serving.run import running_service
 
 TOLERANCE = 1e-4
+COMMANDS = ["simulate", "prepare", "train", "evaluate", "compare", "export", "promote", "serve", "recommend", "doctor", "demo"]
 SMALL = [
     *("--set", "retriever.fit.epochs=4", "--set", "retriever.encoder.dim=16"),
     *("--set", "ranker.fit.epochs=2", "--set", "ranker.fit.batch_size=128"),
@@ -222,7 +223,7 @@ def test_ctrl_c_leaves_no_half_written_artefact(chain: Chain, tmp_path: Path, st
 
 def test_help_names_every_command_and_shows_examples() -> None:
     said = recsys("--help", cwd=Path.cwd()).stdout
-    for command in ["simulate", "prepare", "train", "evaluate", "compare", "export", "promote", "serve", "recommend", "doctor", "demo"]:
+    for command in COMMANDS:
         assert command in said
         assert "Example" in recsys(command, "--help", cwd=Path.cwd()).stdout or command == "doctor"
 
