@@ -27,6 +27,7 @@ def bundle_folder() -> Path:
     threads=4,
     traffic={"timeout": 30},
     logging={"access": {"enabled": False}},
+    http={"host": "127.0.0.1", "port": 3000},  # what a bare `bentoml serve` listens on; --host and --port override
 )
 class Recommender:
     @bentoml.on_deployment

@@ -21,7 +21,7 @@ from serving.bundle import Bundle
 from serving.client import ask
 from serving.edge import MAX_BODY_BYTES
 from serving.recommend import Query, recommend
-from serving.run import free_port, running_service, serve, wait_ready
+from serving.run import free_port, running_service, serve, stop, wait_ready
 
 
 @pytest.fixture(scope="module")
@@ -194,3 +194,24 @@ def test_ctrl_c_stops_a_foreground_server(bundle_folder: Path) -> None:
     assert process.returncode == 0
     assert not any(worker.is_running() for worker in workers)
     assert "Traceback" not in output
+
+
+def test_bare_bentoml_serve_listens_on_this_machine_only(bundle_folder: Path, tmp_path: Path) -> None:
+    """`bentoml serve` as its own documentation shows it, where BentoML's default would be every interface."""
+    port = free_port()
+    command = [str(Path(sys.executable).with_name("bentoml")), "serve", "serving.service:Recommender", "--port", str(port)]
+    environment = os.environ | {
+        "RECSYS_BUNDLE": str(bundle_folder),
+        "BENTOML_DO_NOT_TRACK": "True",
+        "BENTOML_HOME": str(tmp_path),
+    }
+    with (tmp_path / "log").open("wb") as log:
+        server = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+    try:
+        wait_ready(f"http://127.0.0.1:{port}", process=server, log=tmp_path / "log")
+        family = [server.pid, *(child.pid for child in psutil.Process(server.pid).children(recursive=True))]
+        listening = {each.laddr.ip for each in psutil.net_connections("tcp") if each.pid in family and each.laddr.port == port}
+        assert listening == {"127.0.0.1"}
+        assert len(ask(f"http://127.0.0.1:{port}", user_id="user-1", k=3)["items"]) == 3
+    finally:
+        stop(server)
