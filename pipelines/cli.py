@@ -1,7 +1,6 @@
 """The `recsys` command. Every command reads artefacts, calls one stage, and says where its output lies and what to run next."""
 
 import json
-import os
 import signal
 import sys
 from pathlib import Path
@@ -105,7 +104,7 @@ def train(
     if only not in (None, "retriever", "ranker"):
         raise InputError(f"--only {only!r} is unknown: choose retriever or ranker")
     settings, workspace = _open(config, set_, run)
-    first = os.environ.get("RANK", "0") == "0"
+    first = stages.is_first_process()
     manifests = stages.train(settings, workspace, only=only, console=console if first else None, uri=store)
     if first:
         for part, manifest in manifests.items():

@@ -16,6 +16,11 @@ EXPERIMENT = "recsys"
 CANDIDATE = "candidate"
 
 
+def is_first_process() -> bool:
+    """Whether this process is the one that shows and tracks: rank 0 under torchrun, or the only one."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def prepare(config: RunConfig, raw: Path, workspace: Workspace) -> dict[str, Any]:
     """Raw logs -> dataset; returns the dataset's manifest."""
     from recsys.data.build import build
@@ -37,10 +42,9 @@ def train(
     if only is not None and only not in parts(config):
         raise InputError(f"--only {only}: this config trains {parts(config)}; data.events.labels names no task")
     trainers: dict[str, Callable[..., dict[str, Any]]] = {"retriever": train_retriever, "ranker": train_ranker}
-    rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     with process_group() as device, ExitStack() as stack:
         run = None
-        if rank == 0:
+        if is_first_process():
             run = stack.enter_context(
                 track.start_run(
                     EXPERIMENT, config.name, data=data.manifest["data_fingerprint"], uri=uri,
@@ -53,9 +57,7 @@ def train(
         progress = stack.enter_context(TrainingProgress(console, run))
         manifests = {}
         for part in chosen:
-            manifests[part] = trainers[part](
-                config, data, workspace.checkpoint(part), device=device, rank=rank, world_size=world_size, progress=progress
-            )
+            manifests[part] = trainers[part](config, data, workspace.checkpoint(part), device=device, progress=progress)
             if run is not None:
                 _log_curves(run, workspace.checkpoint(part), part)
     return manifests

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from pipelines.workspace import identity
@@ -28,15 +29,13 @@ def train_retriever(
     out: Path,
     *,
     device: torch.device,
-    rank: int,
-    world_size: int,
     progress: Progress,
-    **options: Any,
+    stop_after_steps: int | None = None,
 ) -> dict[str, Any]:
     """Train the next-item model and write its checkpoint; returns the checkpoint's manifest."""
     part = config.retriever
     judged = evaluate.judged_users(data, VALID, filter_seen=config.evaluation.filter_seen)
-    loader = SequenceLoader(data, config.max_history, part.fit.batch_size, config.seed, rank, world_size)
+    loader = SequenceLoader(data, config.max_history, part.fit.batch_size, config.seed, dist.get_rank(), dist.get_world_size())
     if not len(judged.user_U) or not loader.num_batches(0):
         raise InputError(f"{data.folder}: the split leaves no training or validation events: change data.split")
     k = config.evaluation.ks[0]
@@ -61,15 +60,9 @@ def train_retriever(
         main_metric=f"valid/NDCG@{k}",
     )
     return fit(
-        job,
-        part.fit,
-        seed=config.seed,
-        device=device,
-        out=out,
-        identity=identity(config, data, "retriever"),
-        progress=progress,
-        **options,
-    )
+        job, part.fit, seed=config.seed, device=device, out=out, identity=identity(config, data, "retriever"),
+        progress=progress, stop_after_steps=stop_after_steps,
+    )  # fmt: skip
 
 
 def train_ranker(
@@ -78,15 +71,13 @@ def train_ranker(
     out: Path,
     *,
     device: torch.device,
-    rank: int,
-    world_size: int,
     progress: Progress,
-    **options: Any,
+    stop_after_steps: int | None = None,
 ) -> dict[str, Any]:
     """Train the multi-task model and write its checkpoint; returns the checkpoint's manifest."""
     part, tasks = config.ranker, config.tasks
     make_loader = functools.partial(ExampleLoader, data, tasks=list(tasks), max_history=config.ranker_history, seed=config.seed)
-    loader = make_loader(split=TRAIN, batch_size=part.fit.batch_size, rank=rank, world_size=world_size)
+    loader = make_loader(split=TRAIN, batch_size=part.fit.batch_size, rank=dist.get_rank(), world_size=dist.get_world_size())
     valid = make_loader(split=VALID, batch_size=EVALUATION_BATCH)
     if not len(valid.row_X) or not loader.num_batches(0):
         raise InputError(f"{data.folder}: the split leaves no labelled training or validation examples: change data.split")
@@ -110,15 +101,9 @@ def train_ranker(
         main_metric="valid/AUC/mean",
     )
     return fit(
-        job,
-        part.fit,
-        seed=config.seed,
-        device=device,
-        out=out,
-        identity=identity(config, data, "ranker"),
-        progress=progress,
-        **options,
-    )
+        job, part.fit, seed=config.seed, device=device, out=out, identity=identity(config, data, "ranker"),
+        progress=progress, stop_after_steps=stop_after_steps,
+    )  # fmt: skip
 
 
 def retrieval_graph(config: RunConfig, state: dict[str, Tensor]) -> RetrievalGraph:

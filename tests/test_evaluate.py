@@ -158,9 +158,7 @@ def test_a_task_with_one_class_or_no_label_in_validation_does_not_stop_training(
     examples = dict(data.examples)
     examples[label("like")] = np.where(examples[SPLIT] == VALID, np.float32(value), examples[label("like")])
     data.__dict__["examples"] = examples
-    train_ranker(
-        planted_config({"epochs": 2}), data, tmp_path / "ranker", device=group, rank=0, world_size=1, progress=Silent()
-    )
+    train_ranker(planted_config({"epochs": 2}), data, tmp_path / "ranker", device=group, progress=Silent())
 
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is not JSON")

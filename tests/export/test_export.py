@@ -48,7 +48,7 @@ def trained(planted: Dataset, group: torch.device, tmp_path_factory: pytest.Temp
     """One epoch is enough: parity does not ask for quality."""
     config, root = planted_config({"epochs": 1}), tmp_path_factory.mktemp("export")
     for part, train in (("retriever", train_retriever), ("ranker", train_ranker)):
-        train(config, planted, root / part, device=group, rank=0, world_size=1, progress=Silent())
+        train(config, planted, root / part, device=group, progress=Silent())
     return Trained(config, planted, root)
 
 

@@ -31,7 +31,7 @@ def test_the_retriever_learns_the_next_item(
     config = config.model_copy(
         update={"retriever": type(config.retriever).model_validate(config.retriever.model_dump() | {"loss": loss})}
     )
-    manifest = train_retriever(config, planted, tmp_path / "retriever", device=group, rank=0, world_size=1, progress=Silent())
+    manifest = train_retriever(config, planted, tmp_path / "retriever", device=group, progress=Silent())
     judged = evaluate.judged_users(planted, TEST, filter_seen=True)
     graph = retrieval_graph(config, load_file(tmp_path / "retriever" / MODEL_FILE))
     item_UK = evaluate.recommend(graph, judged.history, k=10, max_history=config.max_history, filter_seen=True)
@@ -47,7 +47,7 @@ def test_the_retriever_learns_the_next_item(
 
 def test_the_ranker_learns_blocks_and_leaves_noise_alone(planted: Dataset, group: torch.device, tmp_path: Path) -> None:
     config = planted_config({"epochs": 12, "batch_size": 64})
-    train_ranker(config, planted, tmp_path / "ranker", device=group, rank=0, world_size=1, progress=Silent())
+    train_ranker(config, planted, tmp_path / "ranker", device=group, progress=Silent())
     graph = ranking_graph(config, planted, load_file(tmp_path / "ranker" / MODEL_FILE))
     loader = ExampleLoader(planted, tasks=list(config.tasks), split=TEST, max_history=5, batch_size=512, seed=1)
     metrics = evaluate.ranking_metrics(evaluate.predict(graph, loader), list(config.tasks), ece_bins=10, seed=1, intervals=True)

@@ -53,7 +53,7 @@ def config_of(**fit_settings: Any) -> RunConfig:
 
 def train(part: str, config: RunConfig, data: Dataset, out: Path, device: torch.device, **options: Any) -> dict[str, Any]:
     recorder = options.pop("progress", Recorder())
-    return TRAINERS[part](config, data, out, device=device, rank=0, world_size=1, progress=recorder, **options)
+    return TRAINERS[part](config, data, out, device=device, progress=recorder, **options)
 
 
 def resume_folder(out: Path) -> Path:

@@ -13,7 +13,6 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
-import torch.distributed as dist
 from planted_data import planted_config
 
 from pipelines.train import train_ranker, train_retriever
@@ -55,9 +54,8 @@ def run(options: dict[str, Any], device: torch.device) -> None:
     config = planted_config(**options.get("config", {}))
     train = {"retriever": train_retriever, "ranker": train_ranker}[options["part"]]
     train(
-        config, Dataset(Path(options["data"])), Path(options["out"]), device=device, rank=dist.get_rank(),
-        world_size=dist.get_world_size(), progress=Reporter(options.get("kill_at_step")),
-        stop_after_steps=options.get("stop_after_steps"),
+        config, Dataset(Path(options["data"])), Path(options["out"]), device=device,
+        progress=Reporter(options.get("kill_at_step")), stop_after_steps=options.get("stop_after_steps"),
     )  # fmt: skip
 
 
