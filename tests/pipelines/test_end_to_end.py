@@ -194,6 +194,13 @@ def test_mistakes_end_with_one_sentence_and_exit_code_2(chain: Chain, words: lis
     assert sorted(chain.folder.rglob("manifest.json")) == before
 
 
+def test_a_port_in_use_is_named(chain: Chain, url: str) -> None:
+    port = url.rsplit(":", 1)[1]
+    done = recsys("serve", "--port", port, cwd=chain.folder)
+    assert done.returncode == 2
+    assert f"port {port} on 127.0.0.1 cannot be used" in done.stderr
+
+
 def test_an_artefact_of_another_format_version_is_refused(chain: Chain, tmp_path: Path) -> None:
     dataset = tmp_path / "run" / "dataset"
     dataset.mkdir(parents=True)
