@@ -23,7 +23,7 @@ from recsys.dataset import Dataset
 from recsys.models.ranker import Ranker
 from recsys.models.retriever import Retriever
 from recsys.train.checkpoint import load_model_state
-from recsys.train.distributed import process_group, shard
+from recsys.train.distributed import shard
 from recsys.train.loop import MODEL_FILE
 from serving.client import ask
 from serving.recommend import Query
@@ -112,7 +112,7 @@ def test_promotion_judges_by_parity_and_floor_and_compare_shows_the_run(chain: C
     assert compared["runs"][0]["metrics"]["test/NDCG@10"] == pytest.approx(metrics["model"]["NDCG@10"])
 
 
-def test_torch_onnx_and_http_give_the_same_scores(chain: Chain, url: str) -> None:
+def test_torch_onnx_and_http_give_the_same_scores(chain: Chain, url: str, group: torch.device) -> None:
     """The bar of the trunk: for the same user, scores of the trained TorchRec models, of ONNX and of the endpoint agree."""
     config, data = chain.config, Dataset(chain.workspace.dataset)
     busy = np.argsort(data.length_U)[::-1][:3]
@@ -122,9 +122,7 @@ def test_torch_onnx_and_http_give_the_same_scores(chain: Chain, url: str) -> Non
         served = ask(url, user_id=user_id, k=20, filter_seen=False)
         offline = answer_offline(_bundle(chain), Query(user_id=user_id, k=20, filter_seen=False)).model_dump()
         assert _close(served["items"], offline["items"])
-        retrieval, probability = _torch_scores(
-            config, data, chain.workspace, int(user), [item["item_id"] for item in served["items"]]
-        )
+        retrieval, probability = _torch_scores(chain, data, group, int(user), [item["item_id"] for item in served["items"]])
         for place, item in enumerate(served["items"]):
             assert item["retrieval_score"] == pytest.approx(retrieval[place], abs=TOLERANCE)
             assert list(item["tasks"].values()) == pytest.approx(probability[place], abs=TOLERANCE)
@@ -247,39 +245,39 @@ def _close(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> bool:
     return same_ids and np.allclose([item["score"] for item in found], [item["score"] for item in expected], atol=TOLERANCE)
 
 
-def _torch_scores(config: RunConfig, data: Dataset, workspace: Workspace, user: int, item_ids: list[str]) -> tuple[Any, Any]:
+def _torch_scores(
+    chain: Chain, data: Dataset, device: torch.device, user: int, item_ids: list[str]
+) -> tuple[list[float], list[list[float]]]:
     """Scores of the training forms, through TorchRec, for a user's whole timeline."""
+    config, part = chain.config, chain.config.ranker
     timeline = data.item_E[data.start_U[user] :][: data.length_U[user]].astype(np.int64)
     item_C = np.array([data.item_ids.index(item_id) for item_id in item_ids])
-    with process_group() as device:
-        retriever = shard(Retriever(config.retriever.encoder, data.num_items, config.max_history), device, embedding_lr=0.0)
-        load_model_state(retriever, load_file(workspace.checkpoint("retriever") / MODEL_FILE))
-        recent = timeline[-config.max_history :]
-        with torch.no_grad():
-            hidden, vectors = retriever.eval()(Ids(torch.tensor(recent), torch.tensor([len(recent)])), torch.tensor(item_C))
-        retrieval = (vectors @ hidden[-1]).tolist()
 
-        part = config.ranker
-        ranker = shard(
-            Ranker(part.sharing, data.num_users, data.num_items, data.features, part.dim, len(config.tasks), part.dropout),
-            device, embedding_lr=0.0,
-        )  # fmt: skip
-        load_model_state(ranker, load_file(workspace.checkpoint("ranker") / MODEL_FILE))
-        size = len(item_C)
-        ones = torch.ones(size, dtype=torch.int64)
-        recent = timeline[-config.ranker_history :]
-        ids = {
-            "user": Ids(ones * user, ones),
-            "item": Ids(torch.tensor(item_C), ones),
-            "history": Ids(torch.tensor(np.tile(recent, size)), ones * len(recent)),
-        }
-        for feature in data.features:
-            if feature["owner"] == "context":
-                ids[feature["name"]] = Ids(ones, ones)  # the unknown code: the request names no context
-                continue
-            codes = data.codes(feature["name"], feature["owner"]).take(
-                np.full(size, user) if feature["owner"] == "user" else item_C
-            )
-            ids[feature["name"]] = Ids(torch.tensor(codes.item_E.astype(np.int64)), torch.tensor(codes.lengths))
-        with torch.no_grad():
-            return retrieval, ranker.eval()(ids).sigmoid().tolist()
+    retriever = shard(Retriever(config.retriever.encoder, data.num_items, config.max_history), device, embedding_lr=0.0)
+    load_model_state(retriever, load_file(chain.workspace.checkpoint("retriever") / MODEL_FILE))
+    recent = timeline[-config.max_history :]
+    with torch.no_grad():
+        hidden, vectors = retriever.eval()(Ids(torch.tensor(recent), torch.tensor([len(recent)])), torch.tensor(item_C))
+
+    ranker = shard(
+        Ranker(part.sharing, data.num_users, data.num_items, data.features, part.dim, len(config.tasks), part.dropout),
+        device, embedding_lr=0.0,
+    )  # fmt: skip
+    load_model_state(ranker, load_file(chain.workspace.checkpoint("ranker") / MODEL_FILE))
+    size = len(item_C)
+    ones = torch.ones(size, dtype=torch.int64)
+    recent = timeline[-config.ranker_history :]
+    ids = {
+        "user": Ids(ones * user, ones),
+        "item": Ids(torch.tensor(item_C), ones),
+        "history": Ids(torch.tensor(np.tile(recent, size)), ones * len(recent)),
+    }
+    for feature in data.features:
+        if feature["owner"] == "context":
+            ids[feature["name"]] = Ids(ones, ones)  # the unknown code: the request names no context
+            continue
+        rows = np.full(size, user) if feature["owner"] == "user" else item_C
+        codes = data.codes(feature["name"], feature["owner"]).take(rows)
+        ids[feature["name"]] = Ids(torch.tensor(codes.item_E.astype(np.int64)), torch.tensor(codes.lengths))
+    with torch.no_grad():
+        return (vectors @ hidden[-1]).tolist(), ranker.eval()(ids).sigmoid().tolist()
