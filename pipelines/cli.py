@@ -1,6 +1,7 @@
 """The `recsys` command. Every command reads artefacts, calls one stage, and says where its output lies and what to run next."""
 
 import json
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -28,8 +29,8 @@ INTERRUPTED = 130  # what typer turns Ctrl-C into
 console = Console(stderr=True)  # what people read; results for machines go to the standard output
 
 ConfigOption = Annotated[str, typer.Option("--config", "-c", help="name of a shipped config, or the path of a YAML file")]
-RunOption = Annotated[
-    Path | None, typer.Option("--run", help="folder of the run's artefacts [default: runs/NAME of the config]")
+WorkspaceOption = Annotated[
+    Path | None, typer.Option("--workspace", help="folder of the run's artefacts [default: runs/NAME of the config]")
 ]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="override a config key, as in retriever.fit.epochs=3; repeatable")
@@ -69,7 +70,7 @@ def simulate(
 def prepare(
     config: ConfigOption = "demo",
     data: DataOption = None,
-    run: RunOption = None,
+    root: WorkspaceOption = None,
     set_: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -79,17 +80,17 @@ def prepare(
     """
     from pipelines import stages
 
-    settings, workspace = _open(config, set_, run)
+    settings, workspace = _open(config, set_, root)
     manifest = stages.prepare(settings, data or workspace.raw, workspace)
     if as_json:
         _print_json({"dataset": str(workspace.dataset), "data_fingerprint": manifest["data_fingerprint"], **manifest["report"]})
     show_data_report(console, workspace.dataset, manifest)
-    _next(f"recsys train {_same(config, run, set_)}")
+    _next(f"recsys train {_same(config, root, set_)}")
 
 
 @app.command()
 def train(
-    config: ConfigOption = "demo", run: RunOption = None, set_: SetOption = None,
+    config: ConfigOption = "demo", root: WorkspaceOption = None, set_: SetOption = None,
     only: Annotated[str | None, typer.Option("--only", help="train just this part: retriever or ranker")] = None,
     store: StoreOption = None,
 ) -> None:  # fmt: skip
@@ -103,7 +104,7 @@ def train(
 
     if only not in (None, "retriever", "ranker"):
         raise InputError(f"--only {only!r} is unknown: choose retriever or ranker")
-    settings, workspace = _open(config, set_, run)
+    settings, workspace = _open(config, set_, root)
     first = stages.is_first_process()
     manifests = stages.train(settings, workspace, only=only, console=console if first else None, uri=store)
     if first:
@@ -112,13 +113,13 @@ def train(
                 f"[bold]{part}[/] in {workspace.checkpoint(part)}: {manifest['main_metric']} {manifest['best']:.4f} after "
                 f"{manifest['epochs']} epochs, {manifest['seconds']:.0f} s"
             )
-        _next(f"recsys evaluate {_same(config, run, set_)}")
+        _next(f"recsys evaluate {_same(config, root, set_)}")
 
 
 @app.command()
 def evaluate(
     config: ConfigOption = "demo",
-    run: RunOption = None,
+    root: WorkspaceOption = None,
     set_: SetOption = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
@@ -129,18 +130,18 @@ def evaluate(
     """
     from pipelines import stages
 
-    settings, workspace = _open(config, set_, run)
+    settings, workspace = _open(config, set_, root)
     result = stages.evaluate(settings, workspace, uri=store)
     if as_json:
         _print_json(result)
     show_metrics(console, workspace.metrics, result)
-    _next(f"recsys export {_same(config, run, set_)}")
+    _next(f"recsys export {_same(config, root, set_)}")
 
 
 @app.command()
 def export(
     config: ConfigOption = "demo",
-    run: RunOption = None,
+    root: WorkspaceOption = None,
     set_: SetOption = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
@@ -151,7 +152,7 @@ def export(
     """
     from pipelines import stages
 
-    settings, workspace = _open(config, set_, run)
+    settings, workspace = _open(config, set_, root)
     manifest = stages.export(settings, workspace, uri=store)
     if as_json:
         _print_json(
@@ -159,7 +160,7 @@ def export(
         )
     errors = ", ".join(f"{part} {error:.1e}" for part, error in manifest["parity_max_error"].items())
     console.print(f"[bold]bundle[/] in {workspace.bundle}, largest difference of torch and ONNX: {errors}")
-    _next(f"recsys promote {_same(config, run, set_)}", f"recsys serve {_same(config, run, set_)}")
+    _next(f"recsys promote --config {config}", f"recsys serve {_same(config, root)}")
 
 
 @app.command()
@@ -209,7 +210,7 @@ def compare(
 
 @app.command()
 def serve(
-    config: ConfigOption = "demo", run: RunOption = None, bundle: BundleOption = None, host: str = "127.0.0.1",
+    config: ConfigOption = "demo", root: WorkspaceOption = None, bundle: BundleOption = None, host: str = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 3000, workers: Annotated[int, typer.Option(min=1)] = 1,
 ) -> None:  # fmt: skip
     """Serve a bundle over HTTP with BentoML until Ctrl-C.
@@ -219,14 +220,14 @@ def serve(
     """
     from serving.run import serve
 
-    folder = bundle or _open(config, None, run)[1].bundle
+    folder = bundle or _open(config, None, root)[1].bundle
     console.print(f"serving {folder} on http://{host}:{port} (POST /recommend, GET /healthz /readyz /metrics); Ctrl-C stops")
     serve(folder, host=host, port=port, workers=workers)
 
 
 @app.command()
 def recommend(
-    config: ConfigOption = "demo", run: RunOption = None, bundle: BundleOption = None,
+    config: ConfigOption = "demo", root: WorkspaceOption = None, bundle: BundleOption = None,
     user: Annotated[str | None, typer.Option(help="external id of a user of the log")] = None,
     history: Annotated[str | None, typer.Option(help="item ids, oldest first, separated by commas, instead of a user")] = None,
     k: int = 10, exclude: Annotated[str | None, typer.Option(help="item ids to leave out, separated by commas")] = None,
@@ -248,7 +249,7 @@ def recommend(
     if url:
         found = ask(url, **query, k=k)
     else:
-        folder = bundle or _open(config, None, run)[1].bundle
+        folder = bundle or _open(config, None, root)[1].bundle
         found = answer(Bundle.load(folder), parse_query(json.dumps({**query, "k": k}))).model_dump()
     if as_json:
         _print_json(found)
@@ -283,17 +284,17 @@ def demo(
     demo(console, data=data, config=config, overrides=set_ or [], uri=store)
 
 
-def _open(config: str, overrides: list[str] | None, run: Path | None) -> "tuple[RunConfig, Workspace]":
+def _open(config: str, overrides: list[str] | None, root: Path | None) -> "tuple[RunConfig, Workspace]":
     from recsys.config import load
 
     settings = load(config_path(config), *(overrides or []))
-    return settings, Workspace(run or Path("runs") / settings.name)
+    return settings, Workspace(root or Path("runs") / settings.name)
 
 
-def _same(config: str, run: Path | None, overrides: list[str] | None) -> str:
+def _same(config: str, root: Path | None, overrides: list[str] | None = None) -> str:
     """The options that name the same run again."""
-    words = ["--config", config, *(["--run", str(run)] if run else [])]
-    return " ".join([*words, *(f"--set {each}" for each in overrides or [])])
+    words = ["--config", config, *(["--workspace", str(root)] if root else [])]
+    return shlex.join([*words, *(word for each in overrides or [] for word in ("--set", each))])
 
 
 def _next(*commands: str) -> None:

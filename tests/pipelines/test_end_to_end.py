@@ -152,7 +152,7 @@ def test_a_new_dataset_makes_old_checkpoints_unusable_with_a_sentence(chain: Cha
     run.mkdir()
     (run / "retriever").symlink_to(chain.workspace.checkpoint("retriever"))
     (run / "ranker").symlink_to(chain.workspace.checkpoint("ranker"))
-    other = ["--run", str(run), *SMALL, "--set", "data.split={kind: leave_one_out}"]
+    other = ["--workspace", str(run), *SMALL, "--set", "data.split={kind: leave_one_out}"]
     assert recsys("prepare", "--data", str(chain.workspace.raw), *other, cwd=chain.folder).returncode == 0
     done = recsys("evaluate", *other, cwd=chain.folder)
     assert done.returncode == 2
@@ -170,9 +170,9 @@ def test_a_new_dataset_makes_old_checkpoints_unusable_with_a_sentence(chain: Cha
         (["train", "--set", "ranker.tasks={buy: 1}"], "ranker.tasks names the unknown task 'buy': choose from ['click'"),
         (["train", "--set", "retriever.fit.epochs"], "is not of the form section.key=value"),
         (["train", "--only", "both"], "--only 'both' is unknown: choose retriever or ranker"),
-        (["train", "--run", "empty"], "holds no dataset: make it with `recsys prepare`"),
-        (["serve", "--run", "empty"], "holds no bundle: make it with `recsys export`"),
-        (["recommend", "--user", "u1", "--run", "empty"], "holds no bundle: make it with `recsys export`"),
+        (["train", "--workspace", "empty"], "holds no dataset: make it with `recsys prepare`"),
+        (["serve", "--workspace", "empty"], "holds no bundle: make it with `recsys export`"),
+        (["recommend", "--user", "u1", "--workspace", "empty"], "holds no bundle: make it with `recsys export`"),
         (["recommend", "--user", "nobody"], "user_id 'nobody' is not in this bundle"),
         (["recommend"], "neither of `user_id` and `history` given: send exactly one of them"),
         (["recommend", "--history", "i1", "--k", "0"], "k is 0"),
@@ -204,7 +204,7 @@ def test_an_artefact_of_another_format_version_is_refused(chain: Chain, tmp_path
     dataset.mkdir(parents=True)
     manifest = json.loads((chain.workspace.dataset / "manifest.json").read_text()) | {"format_version": 99}
     (dataset / "manifest.json").write_text(json.dumps(manifest))
-    done = recsys("train", "--run", str(tmp_path / "run"), cwd=chain.folder)
+    done = recsys("train", "--workspace", str(tmp_path / "run"), cwd=chain.folder)
     assert done.returncode == 2
     assert "has dataset format version 99, this recsys reads version 1: make it again with `recsys prepare`" in done.stderr
 
