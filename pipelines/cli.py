@@ -298,7 +298,7 @@ def _same(config: str, root: Path | None, overrides: list[str] | None = None) ->
 
 
 def _next(*commands: str) -> None:
-    console.print("next: " + "   or: ".join(f"[cyan]{command}[/]" for command in commands), highlight=False)
+    console.print("next: " + "   or: ".join(f"[cyan]{escape(each)}[/]" for each in commands), highlight=False, soft_wrap=True)
 
 
 def _given(**options: Any) -> dict[str, Any]:

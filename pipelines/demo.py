@@ -70,7 +70,9 @@ def _ask_live(console: Console, settings: RunConfig, workspace: Workspace) -> No
         for user in _busiest_users(workspace):
             query: dict[str, Any] = {"user_id": user, "k": 5}
             console.print(
-                f"\n[cyan]curl -H 'content-type: application/json' -d '{json.dumps(query)}' {url}/recommend[/]", highlight=False
+                f"\n[cyan]curl -H 'content-type: application/json' -d '{json.dumps(query)}' {url}/recommend[/]",
+                highlight=False,
+                soft_wrap=True,
             )
             show_items(console, ask(url, **query))
 

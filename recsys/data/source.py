@@ -52,9 +52,9 @@ class Source(Spec):
     explode: str | None = Field(None, description="a column of lists that becomes one row per element")
 
     @property
+    @abstractmethod
     def expressions(self) -> dict[str, str]:
         """Field of the config -> SQL expression."""
-        raise NotImplementedError
 
     @property
     def read_columns(self) -> list[str]:
