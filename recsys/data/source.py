@@ -1,6 +1,7 @@
 """Where raw logs lie and how their columns are called: the adapter, written in YAML, and the scan it makes."""
 
 import re
+from abc import abstractmethod
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
