@@ -36,6 +36,8 @@ class TrainingProgress:
     def step(self, job: str, *, step: int, total_steps: int, predictions: int, metrics: dict[str, float]) -> None:
         if job != self._job:
             self._job, self._seen, self._began = job, 0.0, time.perf_counter()
+            if step > 1 and self.console is not None:
+                self.console.print(f"  {job}: going on from step {step - 1} of a run that was stopped", highlight=False)
             self._task = self._bar.add_task(job, total=total_steps, loss=0.0, speed=0.0)
         self._seen += predictions
         if self._task is not None:

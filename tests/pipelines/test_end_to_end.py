@@ -192,6 +192,34 @@ def test_mistakes_end_with_one_sentence_and_exit_code_2(chain: Chain, words: lis
     assert sorted(chain.folder.rglob("manifest.json")) == before
 
 
+def test_a_training_that_was_killed_goes_on_where_it_stopped(chain: Chain, tmp_path: Path) -> None:
+    words = [
+        "train",
+        *SMALL,
+        "--only",
+        "retriever",
+        "--workspace",
+        str(tmp_path),
+        "--set",
+        "retriever.fit.checkpoint_minutes=0",
+    ]
+    words += ["--set", "retriever.fit.epochs=40", "--set", "retriever.fit.patience=40"]
+    (tmp_path / "dataset").symlink_to(chain.workspace.dataset)
+    process = subprocess.Popen([sys.executable, "-m", "pipelines.cli", *words], cwd=chain.folder, stderr=subprocess.DEVNULL)
+    state = tmp_path / "retriever.resume" / "manifest.json"
+    deadline = time.monotonic() + 120
+    while not state.is_file() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert not (tmp_path / "retriever").exists()
+    done = recsys(*words, "--set", "retriever.fit.epochs=40", cwd=chain.folder)
+    assert done.returncode == 0, done.stderr
+    assert "retriever: going on from step" in done.stderr
+    assert (tmp_path / "retriever" / "manifest.json").is_file()
+    assert not state.exists()
+
+
 def test_a_port_in_use_is_named(chain: Chain, url: str) -> None:
     port = url.rsplit(":", 1)[1]
     done = recsys("serve", "--port", port, cwd=chain.folder)
