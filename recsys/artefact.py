@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +15,8 @@ from typing import Any
 from recsys.errors import InputError
 
 MANIFEST = "manifest.json"
-FORMAT_VERSIONS = {"raw": 1, "dataset": 1, "checkpoint": 1, "metrics": 1, "bundle": 1}
+HASHED_AT_ONCE = 4  # files; hashing lets go of the interpreter lock
+FORMAT_VERSIONS = {"raw": 1, "dataset": 2, "checkpoint": 1, "metrics": 1, "bundle": 1}
 MADE_BY = {"raw": "simulate", "dataset": "prepare", "checkpoint": "train", "metrics": "evaluate", "bundle": "export"}
 
 
@@ -39,7 +41,12 @@ def write_artefact(folder: Path, kind: str, **fields: Any) -> Iterator[tuple[Pat
     try:
         yield scratch, manifest
         files = sorted(path for path in scratch.rglob("*") if path.is_file())
-        manifest["files"] = {str(path.relative_to(scratch)): file_hash(path) for path in files}
+        known = manifest.get("files", {})  # hashes of files linked from an artefact that has them already
+        names = {str(path.relative_to(scratch)): path for path in files}
+        new = {name: path for name, path in names.items() if name not in known}
+        with ThreadPoolExecutor(HASHED_AT_ONCE) as threads:
+            hashes = dict(zip(new, threads.map(file_hash, new.values()), strict=True))
+        manifest["files"] = {name: known.get(name) or hashes[name] for name in names}
         manifest["fingerprint"] = fingerprint(manifest["files"])
         (scratch / MANIFEST).write_text(json.dumps(manifest, indent=1, default=str) + "\n")
         _move_into_place(scratch, folder)

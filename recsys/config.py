@@ -62,8 +62,8 @@ class RunConfig(Spec):
 
     @property
     def tasks(self) -> dict[str, float]:
-        """The tasks the ranker learns and their weights in the loss."""
-        return self.ranker.tasks or dict.fromkeys(self.data.events.labels, 1.0)
+        """The tasks the ranker learns and their weights in the loss: labels that are 0 or 1."""
+        return self.ranker.tasks or dict.fromkeys(self.data.events.tasks, 1.0)
 
     @property
     def value(self) -> dict[str, float]:
@@ -71,9 +71,12 @@ class RunConfig(Spec):
 
     @model_validator(mode="after")
     def _tasks_exist(self) -> "RunConfig":
+        events = self.data.events
         for where, names in (("ranker.tasks", self.ranker.tasks), ("serving.value", self.serving.value)):
-            known = list(self.data.events.labels if where == "ranker.tasks" else self.tasks)
+            known = events.tasks if where == "ranker.tasks" else list(self.tasks)
             for name in names:
+                if name in events.labels and name not in events.tasks:
+                    raise ValueError(f"{where} names {name!r}, a label other than 0 and 1, which no ranker learns: take it out")
                 if name not in known:
                     raise ValueError(f"{where} names the unknown task {name!r}: choose from {known}")
         return self

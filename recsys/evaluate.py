@@ -11,14 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recsys.batch import ExampleLoader
 from recsys.columns import TRAIN, USER
 from recsys.dataset import Dataset
-from recsys.jagged import Jagged, ranges
+from recsys.jagged import Jagged, gather
+from recsys.loader import ExampleLoader
 from recsys.metrics import classification, floor
 from recsys.metrics.ranking import coverage, rank_metrics
 from recsys.models.ranker import RankingGraph
 from recsys.models.retriever import RetrievalGraph
+from recsys.prefetch import prefetch
 
 
 @dataclass(frozen=True)
@@ -33,13 +34,10 @@ class Judged:
 def judged_users(data: Dataset, split: int, *, filter_seen: bool) -> Judged:
     """A user's history is everything before their first event of the split. With `filter_seen`, a repeat of the history is
     no target, because it cannot be recommended; a user with nothing else is left out."""
-    in_split_E = np.concatenate([[0], np.cumsum(data.split_E == split)])
-    before_E = np.concatenate([[0], np.cumsum(data.split_E < split)])
-    begin, end = data.start_U, data.start_U + data.length_U
-    targets_U, history_U = in_split_E[end] - in_split_E[begin], before_E[end] - before_E[begin]
+    first_U, targets_U = data.events(split)
     user_U = np.flatnonzero(targets_U)
-    history = _slices(data, user_U, data.start_U, history_U)
-    relevant = _slices(data, user_U, data.start_U + history_U, targets_U)
+    history = _slices(data, user_U, data.start_U, first_U - data.start_U)
+    relevant = _slices(data, user_U, first_U, targets_U)
     if not filter_seen:
         return Judged(user_U, history, relevant)
     keys_E = relevant.row_E * data.num_items + relevant.item_E
@@ -52,9 +50,7 @@ def judged_users(data: Dataset, split: int, *, filter_seen: bool) -> Judged:
 
 def training_timelines(data: Dataset) -> Jagged:
     """Every user's timeline up to the end of the training split."""
-    train_E = np.concatenate([[0], np.cumsum(data.split_E == TRAIN)])
-    length_U = train_E[data.start_U + data.length_U] - train_E[data.start_U]
-    return _slices(data, np.arange(data.num_users), data.start_U, length_U)
+    return _slices(data, np.arange(data.num_users), *data.events(TRAIN))
 
 
 def recommend(
@@ -126,7 +122,7 @@ class Predictions:
 def predict(graph: RankingGraph, loader: ExampleLoader) -> Predictions:
     """The serving form's probabilities of the loader's examples."""
     probability, label = [], []
-    for batch in loader.in_order():
+    for batch in prefetch(loader.in_order()):
         ids = batch.ids
         context = torch.stack([ids[name].value_N for name in loader.dataset.context], dim=1) if loader.dataset.context else None
         history = ids["history"]
@@ -163,4 +159,4 @@ def ranking_metrics(
 
 
 def _slices(data: Dataset, user_U: np.ndarray, start: np.ndarray, length: np.ndarray) -> Jagged:
-    return Jagged(data.item_E[ranges(start[user_U], length[user_U])], np.concatenate([[0], np.cumsum(length[user_U])]))
+    return Jagged(gather(data.item_E, start[user_U], length[user_U]), np.concatenate([[0], np.cumsum(length[user_U])]))

@@ -10,7 +10,8 @@ import polars as pl
 from recsys.artefact import fingerprint, write_artefact
 from recsys.columns import (
     CONTEXT_PREFIX,
-    EXAMPLES_FILE,
+    EXAMPLES,
+    FEATURE_PREFIX,
     FIRST_ID,
     ITEM,
     ITEM_ID,
@@ -22,15 +23,20 @@ from recsys.columns import (
     START,
     TEST,
     TIME_MS,
-    TIMELINE_FILE,
+    TIMELINE,
     TRAIN,
     TRAIN_COUNT,
+    TRAIN_LENGTH,
     USER,
     USER_ID,
     USERS_FILE,
     VALID,
+    VALID_LENGTH,
     WEIGHT,
+    examples_file,
     label,
+    split_file,
+    timeline_file,
 )  # fmt: skip
 from recsys.config import RunConfig
 from recsys.dataset import Dataset
@@ -49,48 +55,63 @@ def leave_one_out(length: int) -> list[int]:
 def write_dataset(
     folder: Path, timelines: Sequence[Sequence[int]], *, num_items: int = NUM_ITEMS,
     splits: Sequence[Sequence[int]] | None = None, examples: pl.DataFrame | None = None,
-    features: Mapping[str, Feature] | None = None, context_sizes: Mapping[str, int] | None = None,
+    features: Mapping[str, Feature] | None = None, context_sizes: Mapping[str, int] | None = None, segments: int = 1,
 ) -> Dataset:  # fmt: skip
-    """A dataset whose user u, from FIRST_ID on, has timeline u; its rows 0 and 1 are empty."""
+    """A dataset whose user u, from FIRST_ID on, has timeline u; its rows 0 and 1 are empty.
+
+    Each timeline and the rows of the examples are cut into `segments` files.
+    """
     features, context_sizes = features or {}, context_sizes or {}
     splits = splits if splits is not None else [leave_one_out(len(timeline)) for timeline in timelines]
-    lengths = np.array([0] * FIRST_ID + [len(timeline) for timeline in timelines])
-    item_E = np.array([item for timeline in timelines for item in timeline], np.int32)
-    split_E = np.array([split for row in splits for split in row], np.int8)
+    counted = {LENGTH: (TRAIN, VALID, TEST), TRAIN_LENGTH: (TRAIN,), VALID_LENGTH: (VALID,)}
+    lengths = {name: [0] * FIRST_ID + [sum(split in of for split in row) for row in splits] for name, of in counted.items()}
+    train = [item for timeline, row in zip(timelines, splits, strict=True) for item in timeline[: row.count(TRAIN)]]
     columns = {
         owner: {f"feature_{name}": codes for name, (of, codes) in features.items() if of == owner} for owner in ("user", "item")
     }
+    start = np.cumsum(lengths[LENGTH]) - lengths[LENGTH]
     frames = {
-        TIMELINE_FILE: pl.DataFrame({ITEM: item_E, TIME_MS: np.arange(len(item_E)), SPLIT: split_E}),
-        USERS_FILE: pl.DataFrame(
-            {USER_ID: _names("u", len(lengths)), **columns["user"], START: np.cumsum(lengths) - lengths, LENGTH: lengths}
-        ),
+        USERS_FILE: pl.DataFrame({USER_ID: _names("u", len(start)), **columns["user"], START: start, **lengths}),
         ITEMS_FILE: pl.DataFrame(
-            {
-                ITEM_ID: _names("i", num_items),
-                **columns["item"],
-                TRAIN_COUNT: np.bincount(item_E[split_E == TRAIN], minlength=num_items),
-            }
+            {ITEM_ID: _names("i", num_items), **columns["item"], TRAIN_COUNT: np.bincount(train, minlength=num_items)}
         ),
-        EXAMPLES_FILE: pl.DataFrame({USER: []})
-        if examples is None
-        else examples.with_columns(pl.lit(1.0, pl.Float32).alias(WEIGHT)),
     }
+    names = [f"{number:03d}" for number in range(segments)]
+    for number, name in enumerate(names):
+        frames[timeline_file(name)] = _timeline_segment(timelines, number, segments)
+        if examples is not None:
+            part = examples[len(examples) * number // segments : len(examples) * (number + 1) // segments]
+            frames[examples_file(name)] = part.drop(SPLIT).with_columns(pl.lit(1.0, pl.Float32).alias(WEIGHT))
+            frames[split_file(name)] = part.select(SPLIT)
     known = {name: (owner, np.concatenate([np.ravel(code) for code in codes])) for name, (owner, codes) in features.items()}
     described = [
         {"name": name, "owner": owner, "size": int(codes.max()) + 1, "multi_valued": isinstance(features[name][1][0], list)}
         for name, (owner, codes) in known.items()
     ] + [{"name": name, "owner": "context", "size": size, "multi_valued": False} for name, size in context_sizes.items()]
-    names = frames[EXAMPLES_FILE].columns
+    example_columns = [] if examples is None else examples.columns
     with write_artefact(
         folder, "dataset",
-        tasks=[name.removeprefix(LABEL_PREFIX) for name in names if name.startswith(LABEL_PREFIX)],
+        segments={TIMELINE: names, EXAMPLES: [] if examples is None else names},
+        tasks=[name.removeprefix(LABEL_PREFIX) for name in example_columns if name.startswith(LABEL_PREFIX)],
+        dense=[name.removeprefix(FEATURE_PREFIX) for name in example_columns if name.startswith(FEATURE_PREFIX)],
         context=list(context_sizes), features=described, config={},
         data_fingerprint=fingerprint([[list(timeline) for timeline in timelines], described]),
     ) as (scratch, _):  # fmt: skip
         for name, frame in frames.items():
+            (scratch / name).parent.mkdir(exist_ok=True)
             frame.rechunk().write_ipc(scratch / name, compression="uncompressed", compat_level=pl.CompatLevel.oldest())
     return Dataset(folder)
+
+
+def _timeline_segment(timelines: Sequence[Sequence[int]], number: int, segments: int) -> pl.DataFrame:
+    """Of every timeline the part that lies in this one of `segments` files; a time is the place in the whole timeline."""
+    rows = [
+        (user, item, place)
+        for user, timeline in enumerate(timelines, FIRST_ID)
+        for place, item in enumerate(timeline)
+        if place * segments // len(timeline) == number
+    ]
+    return pl.DataFrame(rows, {USER: pl.Int32, ITEM: pl.Int32, TIME_MS: pl.Int64}, orient="row")
 
 
 def planted_timelines(users: int, rng: np.random.Generator) -> list[list[int]]:

@@ -58,8 +58,8 @@ def test_what_does_not_fit_is_refused_in_one_sentence(tmp_path: Path) -> None:
         read_manifest(tmp_path / "a", "bundle")
     path = tmp_path / "a" / MANIFEST
     whole = path.read_text()
-    path.write_text(json.dumps(json.loads(whole) | {"format_version": 2}))
-    with pytest.raises(InputError, match="dataset format version 2, this recsys reads version 1: make it again"):
+    path.write_text(json.dumps(json.loads(whole) | {"format_version": 1}))
+    with pytest.raises(InputError, match="dataset format version 1, this recsys reads version 2: make it again"):
         read_manifest(tmp_path / "a", "dataset")
     path.write_text(whole[:20])
     with pytest.raises(InputError, match="not valid JSON"):

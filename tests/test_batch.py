@@ -10,9 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from planted_data import write_dataset
 
-from recsys.batch import Batch, ExampleLoader, Ids, SequenceLoader
-from recsys.columns import FIRST_ID, ITEM, POSITION, SPLIT, TEST, TRAIN, USER, VALID, label
+import recsys.loader
+from recsys.batch import Batch, Ids
+from recsys.columns import FIRST_ID, ITEM, POSITION, SPLIT, TEST, TRAIN, USER, VALID, asof, feature, label
 from recsys.dataset import Dataset
+from recsys.loader import ExampleLoader, Prefetched, SequenceLoader
 
 Make = Callable[..., Dataset]
 
@@ -38,6 +40,7 @@ def same(first: list[Batch], second: list[Batch]) -> bool:
             torch.equal(a.ids[n].value_N, b.ids[n].value_N) and torch.equal(a.ids[n].length_B, b.ids[n].length_B) for n in a.ids
         )
         and torch.equal(a.label_BT.nan_to_num(-1), b.label_BT.nan_to_num(-1))
+        and torch.equal(a.weight_B, b.weight_B)
         for a, b in zip(first, second, strict=True)
     )
 
@@ -68,7 +71,7 @@ def test_the_cuts_of_a_long_timeline_move_from_epoch_to_epoch(long_timelines: tu
     assert len(cuts) > 1
 
 
-@pytest.fixture(params=["sequences", "examples"])
+@pytest.fixture(params=["sequences", "examples", "examples by length"])
 def make_loader(request: pytest.FixtureRequest, planted: Dataset) -> Callable[..., SequenceLoader | ExampleLoader]:
     def make(seed: int = 1, rank: int = 0, world_size: int = 1) -> SequenceLoader | ExampleLoader:
         if request.param == "sequences":
@@ -82,12 +85,18 @@ def make_loader(request: pytest.FixtureRequest, planted: Dataset) -> Callable[..
             seed=seed,
             rank=rank,
             world_size=world_size,
+            bucket_by_length=request.param == "examples by length",
         )
 
     return make
 
 
+@pytest.mark.parametrize("gathered_rows", [1, 100, recsys.loader.GATHERED_ROWS])
 class TestAnyLoader:
+    @pytest.fixture(autouse=True)
+    def rows_gathered_at_once(self, gathered_rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(recsys.loader, "GATHERED_ROWS", gathered_rows)
+
     def test_same_seed_and_epoch_same_batches(self, make_loader: Callable[..., SequenceLoader]) -> None:
         reference = list(make_loader().epoch(3))
         assert same(reference, list(make_loader().epoch(3)))
@@ -115,9 +124,17 @@ class TestAnyLoader:
         assert same(woven, alone[: len(woven)])
         assert len(alone) - len(woven) <= 2
 
+    def test_prefetched_batches_are_the_same(self, make_loader: Callable[..., SequenceLoader]) -> None:
+        prefetched = Prefetched(make_loader())
+        assert same(list(prefetched.epoch(1, 2)), list(make_loader().epoch(1, 2)))
+        assert prefetched.num_batches(1) == make_loader().num_batches(1)
 
-def test_an_epoch_of_examples_has_each_once(planted: Dataset) -> None:
-    loader = ExampleLoader(planted, tasks=["click"], split=TRAIN, max_history=3, batch_size=32, seed=1)
+
+@pytest.mark.parametrize("by_length", [False, True])
+def test_an_epoch_of_examples_has_each_once(planted: Dataset, by_length: bool) -> None:
+    loader = ExampleLoader(
+        planted, tasks=["click"], split=TRAIN, max_history=3, batch_size=32, seed=1, bucket_by_length=by_length
+    )
     examples = planted.examples
     chosen = examples[SPLIT] == TRAIN
     expected = sorted(zip(examples[USER][chosen].tolist(), examples[ITEM][chosen].tolist(), strict=True))
@@ -126,6 +143,49 @@ def test_an_epoch_of_examples_has_each_once(planted: Dataset) -> None:
             (u, i) for b in batches for u, i in zip(b.ids["user"].value_N.tolist(), b.ids["item"].value_N.tolist(), strict=True)
         ]
         assert sorted(found) == expected
+
+
+def test_examples_by_length_leave_little_padding(planted: Dataset) -> None:
+    def padded(by_length: bool) -> tuple[int, list[int]]:
+        loader = ExampleLoader(
+            planted, tasks=["click"], split=TRAIN, max_history=9, batch_size=32, seed=1, bucket_by_length=by_length
+        )
+        histories = [batch.ids["history"] for batch in loader.epoch(0)]
+        return sum(ids.padded().numel() - len(ids.value_N) for ids in histories), [ids.padded().shape[1] for ids in histories]
+
+    (plain, _), (sorted_by_length, longest) = padded(False), padded(True)
+    assert sorted_by_length < plain / 3
+    assert longest != sorted(longest), "short batches come first"
+
+
+@pytest.mark.parametrize("segments", [1, 3])
+def test_numbers_and_codes_as_of_the_example(make_dataset: Make, segments: int) -> None:
+    rows = 40
+    rng = np.random.default_rng(0)
+    examples = pl.DataFrame(
+        {
+            USER: rng.integers(FIRST_ID, 5, rows).astype(np.int32),
+            ITEM: np.arange(rows, dtype=np.int32) + FIRST_ID,
+            POSITION: rng.integers(0, 3, rows).astype(np.int32),
+            SPLIT: np.full(rows, TRAIN, np.int8),
+            label("click"): np.ones(rows, np.float32),
+            feature("rate"): rng.random(rows, np.float32),
+            feature("age"): np.where(np.arange(rows) % 2, np.nan, 7).astype(np.float32),
+            asof("price"): rng.integers(1, 9, rows).astype(np.int32),
+        }
+    )
+    features = {"price": ("item", [1] * 50), "genre": ("item", list(range(50))), "town": ("user", [1, 1, 4, 5, 6])}
+    data = make_dataset([[2, 3], [4, 5], [6, 7]], num_items=50, examples=examples, features=features, segments=segments)
+    loader = ExampleLoader(data, tasks=["click"], split=TRAIN, max_history=3, batch_size=7, seed=0)
+    for batch in [*loader.epoch(0), *loader.in_order()]:
+        row_B = batch.ids["item"].value_N.numpy() - FIRST_ID
+        assert batch.dense_BF.dtype == torch.float32
+        expected_BF = examples.select(feature("rate"), feature("age"))[row_B.tolist()].to_numpy()
+        np.testing.assert_array_equal(batch.dense_BF.numpy(), expected_BF)
+        assert batch.ids["price"].value_N.tolist() == examples[asof("price")][row_B.tolist()].to_list()
+        assert batch.ids["genre"].value_N.tolist() == (row_B + FIRST_ID).tolist()
+        assert batch.ids["town"].value_N.tolist() == (batch.ids["user"].value_N + 2).tolist()
+        assert all(ids.value_N.dtype == ids.length_B.dtype == torch.int64 for ids in batch.ids.values())
 
 
 def test_missing_labels_and_attributes_arrive_unchanged(planted: Dataset) -> None:
@@ -150,9 +210,12 @@ def test_missing_labels_and_attributes_arrive_unchanged(planted: Dataset) -> Non
 
 
 @settings(max_examples=25, deadline=None)
-@given(lengths=st.lists(st.integers(0, 9), min_size=1, max_size=6), max_history=st.integers(1, 6), seed=st.integers(0, 99))
+@given(
+    lengths=st.lists(st.integers(0, 9), min_size=1, max_size=6), max_history=st.integers(1, 6), seed=st.integers(0, 99),
+    segments=st.integers(1, 3),
+)  # fmt: skip
 def test_history_is_what_came_before_and_never_the_future(
-    tmp_path_factory: pytest.TempPathFactory, lengths: list[int], max_history: int, seed: int
+    tmp_path_factory: pytest.TempPathFactory, lengths: list[int], max_history: int, seed: int, segments: int
 ) -> None:
     timelines, rng = numbered(lengths), np.random.default_rng(seed)
     rows = [
@@ -163,7 +226,7 @@ def test_history_is_what_came_before_and_never_the_future(
     schema = {USER: pl.Int32, ITEM: pl.Int32, POSITION: pl.Int32, SPLIT: pl.Int8, label("click"): pl.Float32}
     examples = pl.DataFrame(rows, orient="row", schema=schema)
     folder = tmp_path_factory.mktemp("property") / "dataset"
-    data = write_dataset(folder, timelines, num_items=sum(lengths) + 3, examples=examples)
+    data = write_dataset(folder, timelines, num_items=sum(lengths) + 3, examples=examples, segments=segments)
     for split in (TRAIN, VALID, TEST):
         loader = ExampleLoader(data, tasks=["click"], split=split, max_history=max_history, batch_size=4, seed=0)
         expected = [timelines[u - FIRST_ID][max(0, p - max_history) : p] for u, _, p, s, _ in rows if s == split]

@@ -66,7 +66,7 @@ def test_a_misspelt_key_is_named_with_the_choices(base: Path, override: str, par
         ("retriever.loss={kind: softmax}", ["retriever.loss", "softmax", "full_softmax", "sampled_softmax"]),
         ("ranker.sharing={kind: moe}", ["ranker.sharing", "moe", "mmoe", "shared_bottom"]),
         ("ranker.sharing.experts=3", ["'ranker.sharing' needs a `kind`", "['mmoe', 'shared_bottom']"]),
-        ("data.split={kind: random}", ["data.split", "random", "time", "leave_one_out"]),
+        ("data.split={kind: rndom}", ["data.split", "rndom", "time", "leave_one_out"]),
         ("data.events.time_unit=minutes", ["data.events.time_unit", "minutes", "'ms'"]),
     ],
 )

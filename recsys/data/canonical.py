@@ -2,53 +2,74 @@
 
 import polars as pl
 
-from recsys.columns import IN_HISTORY, ITEM_ID, PROPENSITY, ROW, SLOT, TIME_MS, USER_ID, context, label
-from recsys.data.quarantine import REPEATED
+from recsys.columns import IN_HISTORY, ITEM_ID, PROPENSITY, RAW, ROW, SLOT, TIME_MS, USER_ID, WEIGHT, context, label
+from recsys.data.labels import value_columns
+from recsys.data.moment import time_ms
 from recsys.data.source import Events
 from recsys.data.text import PLACE, UNREADABLE
 from recsys.errors import InputError
 
-TO_MS = {"s": 1000.0, "ms": 1.0, "us": 0.001}
 MAX_EXACT = 2.0**53  # from here on not every whole number is a float
-ISO_FORMATS = (
-    "%Y-%m-%d %H:%M:%S%.f",
-    "%Y-%m-%d %H:%M",
-    "%Y-%m-%d",
-)  # tried in this order on every value; without an offset: UTC
 
 
 def canonicalise(raw: pl.LazyFrame, *, events: Events) -> pl.LazyFrame:
-    """Select canonical columns, `UNREADABLE` and `REPEATED`; what cannot be read is null, for the quarantine to find."""
+    """Select canonical columns and `UNREADABLE`, text as it stands in the log; what cannot be read is null."""
     schema = raw.collect_schema()
-    numbers = {label(task): text for task, text in events.labels.items()}
+    numbers = {label(task): text for task, text in events.plain_labels.items()}
     reasons = [pl.col(UNREADABLE)] if UNREADABLE in schema else []
-    for name, text in {**numbers, PROPENSITY: events.propensity, SLOT: events.slot}.items():
+    for name, text in {**numbers, PROPENSITY: events.propensity, SLOT: events.slot, WEIGHT: events.weight}.items():
         if text is not None:
             lost = pl.sql_expr(text).is_not_null() & pl.sql_expr(text).cast(pl.Float32, strict=False).is_null()
             reasons.append(pl.when(lost).then(pl.lit(f"{name} is not a number")))
     return raw.select(
         pl.col(PLACE).alias(ROW),
         pl.coalesce(reasons).alias(UNREADABLE) if reasons else pl.lit(None, pl.String).alias(UNREADABLE),
-        pl.col(REPEATED),
-        clean_text(events.user, raw).alias(USER_ID),
-        clean_text(events.item, raw).alias(ITEM_ID),
-        _time_ms(events, raw).alias(TIME_MS),
+        _text(events.user, raw).alias(USER_ID),
+        _text(events.item, raw).alias(ITEM_ID),
+        (pl.col(PLACE) if events.time is None else time_ms(events.time, events.time_unit, raw)).alias(TIME_MS),
         _in_history(events, raw).alias(IN_HISTORY),
         _number(events.propensity, pl.Float32(), default=float("nan")).alias(PROPENSITY),
         _number(events.slot, pl.Int32(), default=-1).alias(SLOT),
+        _number(events.weight, pl.Float32(), default=1.0).alias(WEIGHT),
         *[_number(text, pl.Float32(), default=float("nan")).alias(name) for name, text in numbers.items()],
-        *[clean_text(text, raw).alias(context(name)) for name, text in events.context.items()],
+        *[_number(text, pl.Float32(), default=float("nan")).alias(name) for name, text in value_columns(events.labels).items()],
+        *[_text(text, raw).alias(context(name)) for name, text in events.context.items()],
+        *_raw_hash(events, raw),
     )
+
+
+def _raw_hash(events: Events, raw: pl.LazyFrame) -> list[pl.Expr]:
+    """`RAW`, where rows that differ in what the config reads can be equal as canonical rows: 4 and 5 stars are both a like."""
+    kept = [text for name, text in events.expressions.items() if name != "time" or _is_exact(events, raw)]
+    mapped = [pl.sql_expr(text) for text in kept]
+    whole = {found.meta.output_name() for found in mapped if found.meta.is_column()}
+    lossy = [name for name in events.read_columns if name not in whole]
+    return [pl.struct(lossy).hash().alias(RAW)] if lossy else []
+
+
+def _is_exact(events: Events, raw: pl.LazyFrame) -> bool:
+    dtype = dtype_of(pl.sql_expr(str(events.time)), raw)
+    return dtype == pl.Datetime("ms") or (dtype.is_integer() and events.time_unit in ("s", "ms", "order"))
 
 
 def clean_text(expression: str, raw: pl.LazyFrame) -> pl.Expr:
     """Text without white space around it, null where nothing is left; a whole number is written without a fraction."""
+    return clean(_text(expression, raw))
+
+
+def clean(text: pl.Expr) -> pl.Expr:
+    stripped = text.str.strip_chars()
+    return pl.when(stripped != "").then(stripped)
+
+
+def _text(expression: str, raw: pl.LazyFrame) -> pl.Expr:
+    """As it stands in the log: of ids and contexts, each distinct text is cleaned once, not each row."""
     value = pl.sql_expr(expression)
-    text = value.cast(pl.String).str.strip_chars()
+    text = value.cast(pl.String)
     if dtype_of(value, raw).is_float():
         is_whole = (value == value.round()) & (value.abs() < MAX_EXACT)
         text = pl.when(is_whole).then(value.cast(pl.Int64, strict=False).cast(pl.String)).otherwise(text)
-    return pl.when(text != "").then(text)
+    return text
 
 
 def _number(expression: str | None, dtype: pl.DataType, *, default: float) -> pl.Expr:
@@ -63,36 +84,6 @@ def _in_history(events: Events, raw: pl.LazyFrame) -> pl.Expr:
     if not (dtype.is_numeric() or dtype == pl.Boolean):
         raise InputError(f"history = {events.history!r} gives {dtype}, not a truth value: write a condition such as click = 1")
     return flag.cast(pl.Boolean).fill_null(False)
-
-
-def _time_ms(events: Events, raw: pl.LazyFrame) -> pl.Expr:
-    """Milliseconds since 1970, or whatever number orders the events where the log has no moments."""
-    if events.time is None:
-        return pl.col(PLACE)
-    time = pl.sql_expr(events.time)
-    dtype = dtype_of(time, raw)
-    if dtype == pl.Date or isinstance(dtype, pl.Datetime):
-        return time.dt.epoch("ms")
-    if dtype.is_temporal() or not (dtype.is_numeric() or dtype == pl.String):
-        raise InputError(f"time = {events.time!r} gives {dtype}, not a moment: use a timestamp, a date, a number or text")
-    if events.time_unit == "iso":
-        if dtype != pl.String:
-            raise InputError(
-                f"time = {events.time!r} gives {dtype}, which time_unit iso does not fit: declare s, ms, us or order"
-            )
-        return _iso_ms(time)
-    scale = 1.0 if events.time_unit == "order" else TO_MS[events.time_unit]
-    if dtype.is_integer() and scale >= 1:
-        return time.cast(pl.Int64, strict=False) * int(scale)
-    return (time.cast(pl.Float64, strict=False) * scale).round().cast(pl.Int64, strict=False)
-
-
-def _iso_ms(time: pl.Expr) -> pl.Expr:
-    """The format is found for each value by itself, so that the result does not hang on which row comes first."""
-    text = time.str.strip_chars().str.replace(r"^([0-9-]+)T", "$1 ").str.replace(r" ?(Z|UTC)$", "+00:00")
-    zoned = text.str.to_datetime("%Y-%m-%d %H:%M:%S%.f%#z", time_unit="ms", time_zone="UTC", strict=False).dt.epoch("ms")
-    plain = [text.str.to_datetime(form, time_unit="ms", strict=False).dt.epoch("ms") for form in ISO_FORMATS]
-    return pl.coalesce(zoned, *plain)
 
 
 def dtype_of(expression: pl.Expr, raw: pl.LazyFrame) -> pl.DataType:

@@ -1,56 +1,34 @@
-"""Where raw logs lie and how their columns are called: the adapter, written in YAML, and the scan it makes."""
+"""Where raw logs lie and how their columns are called: the adapter, written in YAML, and the pieces it reads."""
 
-import re
 from abc import abstractmethod
-from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Literal
 
 import polars as pl
-import polars.selectors as cs
-from polars.exceptions import PolarsError
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
-from recsys.data.check import first_line, require
-from recsys.data.text import PLACE, TEXT_SUFFIXES, Encoding, Kind, scan_text
+from recsys.columns import CREATED_MS, EVENT_TIME_MS
+from recsys.data import delta
+from recsys.data.alike import require_alike
+from recsys.data.check import first_line
+from recsys.data.labels import LabelSpec, value_columns
+from recsys.data.listing import list_files
+from recsys.data.location import Arrives, check_path, format_of, has_wildcard, is_url, natural, suffix_of, unit_of
+from recsys.data.piece import Layout, Piece
+from recsys.data.rules import Conflicts
+from recsys.data.sql import Name, Sql
+from recsys.data.text import PLACE
+from recsys.duration import Duration, milliseconds
 from recsys.errors import InputError
-from recsys.spec import Spec
 
-JSON_SUFFIXES = (".ndjson", ".jsonl")
-SUFFIXES = (".parquet", *TEXT_SUFFIXES, *JSON_SUFFIXES)
+TimeUnit = Literal["s", "ms", "us", "ns", "iso", "date", "order", "auto"]
 
 
-def _parses(expression: str) -> str:
-    try:
-        pl.sql_expr(expression)
-    except (PolarsError, pl.exceptions.SQLInterfaceError) as error:
-        raise ValueError(
-            f"{expression!r} is not a column or a Polars SQL expression ({first_line(error)}); a column whose name is a word "
-            "of SQL or holds spaces goes in double quotes, as in '\"user\"'"
-        ) from error
-    return expression
+class Source(Layout):
+    """Files of one table. `path` is a file, a folder, a glob or a Delta table below the data folder, or a URL of such."""
 
-
-def _inside(path: str) -> str:
-    if not path or PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
-        raise ValueError(f"path {path!r} must be relative to the folder of the raw logs and stay in it")
-    return path
-
-
-Sql = Annotated[str, AfterValidator(_parses)]  # over the source's own column names; see docs/own-data.md
-Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
-
-
-class Source(Spec):
-    """Files of one table. `path` is a file, a folder or a glob below the data folder; the suffix names the format."""
-
-    path: Annotated[str, AfterValidator(_inside)]
-    separator: str = Field(",", min_length=1, description='text files only; may be long, as in "::"')
-    columns: dict[str, Kind] = Field(
-        default_factory=dict, description="text files only: types by column, unlisted ones stay text"
-    )
-    header: bool = Field(True, description="text files only: without a header, `columns` names the columns in order")
-    encoding: Encoding = Field("utf8", description="text files only")
-    explode: str | None = Field(None, description="a column of lists that becomes one row per element")
+    path: Annotated[str, AfterValidator(check_path)]
 
     @property
     @abstractmethod
@@ -58,73 +36,72 @@ class Source(Spec):
         """Field of the config -> SQL expression."""
 
     @property
+    @abstractmethod
+    def ids(self) -> dict[str, str]:
+        """What the quarantine calls an id -> SQL expression."""
+
+    @property
+    @abstractmethod
+    def arrival(self) -> Arrives:
+        """In which units the pieces arrived."""
+
+    @property
     def read_columns(self) -> list[str]:
         """The source's columns that the expressions read."""
         return sorted({name for text in self.expressions.values() for name in pl.sql_expr(text).meta.root_names()})
 
-    def files(self, folder: Path) -> list[Path]:
-        """The files behind `path`, numbers in their names in order of size. Raises InputError when there are none."""
-        path = folder / self.path
-        if path.is_file():
-            files = [path]
+    def pieces(self, folder: Path) -> list[Piece]:
+        """What `path` leads to: units in their natural order, then names. Raises InputError where columns differ."""
+        return require_alike(self.list_pieces(folder))
+
+    def list_pieces(self, folder: Path) -> list[Piece]:
+        """The same without a look into the files."""
+        if is_url(self.path):
+            suffix = suffix_of(self.path)
+            pieces = [self._piece(self.path, self.path, suffix) if suffix else self._delta_piece(self.path)]
+        elif delta.is_table(folder / self.path):
+            pieces = [self._delta_piece(str((folder / self.path).absolute()))]
         else:
-            found = [path] if path.is_dir() else list(folder.glob(self.path))
-            files = [file for each in found for file in (each.rglob("*") if each.is_dir() else [each]) if file.is_file()]
-            files = sorted((file for file in set(files) if not _is_hidden(file.relative_to(folder))), key=_natural)
-        if not files:
-            raise InputError(f"{path} does not exist or holds no files: name the folder of the raw logs with --data")
-        for file in files:
-            if file.suffix.lower() not in SUFFIXES:
-                raise InputError(
-                    f"{file} has the unknown suffix {file.suffix!r}: `path` must lead to {', '.join(SUFFIXES)} files only"
+            pieces = [
+                self._piece(
+                    file.relative_to(folder).as_posix(), str(file.absolute()), suffix_of(file.name), file.stat().st_size
                 )
-            if file.suffix.lower() != files[0].suffix.lower():
-                raise InputError(
-                    f"{file} has another format than {files[0]}: narrow `path` to one, as in {self.path}/*{file.suffix}"
-                )
-        return files
+                for file in self.files(folder)
+            ]
+        return sorted(pieces, key=lambda piece: (natural(piece.unit), natural(piece.name)))
+
+    def files(self, folder: Path) -> list[Path]:
+        """The local files behind `path`, numbers in their names in order of size. Raises InputError when there are none."""
+        return [] if is_url(self.path) else list_files(folder, self.path)
 
     def scan(self, folder: Path) -> pl.LazyFrame:
-        """All rows, with `PLACE`, and null for NaN. Raises InputError for a file that cannot be opened."""
-        files = self.files(folder)
-        try:
-            frame = self._scan(files)
-            schema = frame.collect_schema()
-        except (PolarsError, OSError) as error:
-            raise self.unreadable(files, error) from error
-        if self.explode:
-            require(frame, [self.explode], files[0])
-            if not isinstance(schema[self.explode], pl.List | pl.Array):
-                raise InputError(
-                    f"{files[0]}: explode = {self.explode!r} is not a column of lists but {schema[self.explode]}: leave it out"
-                )
-            frame = frame.explode(self.explode, empty_as_null=False)
-        return frame.with_columns(cs.float().fill_nan(None)).with_row_index(PLACE).with_columns(pl.col(PLACE).cast(pl.Int64))
-
-    def _scan(self, files: list[Path]) -> pl.LazyFrame:
-        suffix = files[0].suffix.lower()
-        if suffix == ".parquet":
-            return pl.scan_parquet(files, hive_partitioning=False, extra_columns="ignore")
-        if suffix in JSON_SUFFIXES:
-            return pl.scan_ndjson(files, infer_schema_length=None)
-        return scan_text(files, separator=self.separator, header=self.header, columns=self.columns, encoding=self.encoding)
+        """All rows of all pieces, with `PLACE` counted over all, and null for NaN. Raises InputError."""
+        frames = [piece.scan().drop(PLACE) for piece in self.pieces(folder)]
+        schemas = [frame.collect_schema() for frame in frames]
+        shared = [
+            name for name, dtype in schemas[0].items()
+            if name in self.read_columns or all(schema.get(name) == dtype for schema in schemas)
+        ]  # fmt: skip
+        frame = pl.concat([frame.select(shared) for frame in frames], how="vertical_relaxed")
+        return frame.with_row_index(PLACE).with_columns(pl.col(PLACE).cast(pl.Int64))
 
     def unreadable(self, files: list[Path], error: Exception) -> InputError:
-        """The sentence about files that Polars fails to read, naming the one that is to blame."""
-        expected: dict[str, Any] = {}
-        for file in files:
-            try:
-                schema = dict(self._scan([file]).collect_schema())
-            except (PolarsError, OSError) as own:
-                return InputError(f"{file} cannot be read ({first_line(own)}): write it again, or take it out of the folder")
-            for name in self.read_columns:
-                if expected and schema.get(name) != expected.get(name):
-                    has = f"{name!r} as {schema[name]}" if name in schema else f"no {name!r}"
-                    return InputError(
-                        f"{file} has {has} where {files[0]} has {expected.get(name, 'none')}: make the files alike"
-                    )
-            expected = expected or schema
-        return InputError(f"{files[0] if len(files) == 1 else files[0].parent} cannot be read: {first_line(error)}")
+        """The sentence about files that Polars fails to read."""
+        where = files[0] if len(files) == 1 else files[0].parent if files else self.path
+        return InputError(f"{where} cannot be read: {first_line(error)}")
+
+    def _piece(self, name: str, location: str, suffix: str, size: int = 0) -> Piece:
+        reads = frozenset([*self.read_columns, *([self.explode] if self.explode else [])])
+        return Piece(
+            name=name, unit=unit_of(name, self.arrival), bytes=size, location=location, format=format_of(suffix),
+            layout=self, reads=reads, ids=self.ids,
+        )  # fmt: skip
+
+    def _delta_piece(self, location: str) -> Piece:
+        if self.arrival != "together":
+            raise InputError(f"{location} is a Delta table, which arrives whole: leave `arrives` at together")
+        table, size = delta.latest(location)
+        return replace(self._piece(self.path, location, "", size), table=table)
 
 
 class Events(Source):
@@ -133,19 +110,54 @@ class Events(Source):
     user: Sql
     item: Sql
     time: Sql | None = Field(None, description="left out: the order of the rows is the order of time")
-    time_unit: Literal["s", "ms", "us", "iso", "order"] = Field(
-        "s", description="iso: text such as 2024-05-01T12:00:00Z; order: a number that sorts a user's events and is no moment"
-    )
+    time_unit: TimeUnit = Field(
+        "s", description="iso: text such as 2024-05-01T12:00:00Z; date: a day, as 2024-05-01 or 20240501; order: a number that "
+        "sorts a user's events and is no moment; auto: found from the first rows and reported",
+    )  # fmt: skip
+    arrives: Arrives = Field("together", description="by_file, by_folder: later names arrived later, as daily partitions do")
+    max_lateness: Duration = Field(milliseconds("1d"), gt=0, description="rows that arrive later than that go to quarantine")
     history: Sql = Field("true", description="which rows enter the user's timeline, such as `click = 1`")
-    labels: dict[Name, Sql] = Field(
-        default_factory=dict, description="task -> 0/1 or truth value; null where it does not exist"
+    labels: dict[Name, Sql | LabelSpec] = Field(
+        default_factory=dict, description="task -> 0/1 or truth value, null where it does not exist; or a kind of label"
     )
     context: dict[Name, Sql] = Field(default_factory=dict, description="feature -> category known at request time")
+    weight: Sql | None = Field(None, description="how much an event counts, such as a number by its type; left out: 1")
     propensity: Sql | None = None
     slot: Sql | None = None
+    conflicts: Conflicts = Field(
+        "keep", description="rows of the same user, item and time that differ otherwise: keep all, the first, the last or none"
+    )
     ties: Literal["file_order", "simultaneous"] = Field(
         "file_order", description="simultaneous: a user's events of one time do not see each other"
     )
+
+    @model_validator(mode="after")
+    def _values_have_columns_of_their_own(self) -> "Events":
+        value_columns(self.labels)
+        return self
+
+    @model_validator(mode="after")
+    def _units_can_be_told_apart(self) -> "Events":
+        if self.arrives != "together" and is_url(self.path) and has_wildcard(self.path):
+            raise ValueError(
+                f"arrives {self.arrives!r} needs the names of the files, which a URL with a wildcard does not give"
+            )
+        return self
+
+    @property
+    def plain_labels(self) -> dict[str, str]:
+        """Labels that are a column or an expression of the row."""
+        return {task: text for task, text in self.labels.items() if isinstance(text, str)}
+
+    @property
+    def made_labels(self) -> dict[str, LabelSpec]:
+        """Labels that are worked out from more than the row."""
+        return {task: spec for task, spec in self.labels.items() if not isinstance(spec, str)}
+
+    @property
+    def tasks(self) -> list[str]:
+        """Labels that are 0 or 1, which a ranker can learn; the others are targets only."""
+        return [task for task, spec in self.labels.items() if isinstance(spec, str) or spec.is_binary]
 
     @property
     def has_time(self) -> bool:
@@ -153,12 +165,25 @@ class Events(Source):
         return self.time is not None and self.time_unit != "order"
 
     @property
+    def ids(self) -> dict[str, str]:
+        return {"user id": self.user, "item id": self.item}
+
+    @property
+    def arrival(self) -> Arrives:
+        return self.arrives
+
+    @property
     def expressions(self) -> dict[str, str]:
-        optional = {"time": self.time, "propensity": self.propensity, "slot": self.slot}
+        optional = {"time": self.time, "weight": self.weight, "propensity": self.propensity, "slot": self.slot}
         return {
             "user": self.user, "item": self.item, "history": self.history,
             **{name: text for name, text in optional.items() if text is not None},
-            **{f"labels.{task}": text for task, text in self.labels.items()},
+            **{f"labels.{task}": text for task, text in self.plain_labels.items()},
+            **{
+                f"labels.{task}.{suffix or 'value'}": text
+                for task, spec in self.made_labels.items()
+                for suffix, text in spec.values.items()
+            },
             **{f"context.{name}": text for name, text in self.context.items()},
         }  # fmt: skip
 
@@ -169,17 +194,35 @@ class Table(Source):
     id: Sql
     features: dict[Name, Sql] = Field(default_factory=dict)
     title: Sql | None = Field(None, description="items only: text shown to people")
+    event_time: Sql | None = Field(None, description="slowly changing tables: from when on the row's values hold")
+    created: Sql | None = Field(None, description="slowly changing tables: when the row became known; default: event_time")
+    time_unit: Literal["s", "ms", "us", "ns", "iso", "date"] = Field("s", description="of event_time and created")
+
+    @model_validator(mode="after")
+    def _versions_have_names_of_their_own(self) -> "Table":
+        for name in ("id", EVENT_TIME_MS, CREATED_MS):
+            if self.changes and name in self.features:
+                raise ValueError(f"features names {name!r}, which a slowly changing table has already: give it another name")
+        if self.created is not None and not self.changes:
+            raise ValueError("created has no use without event_time: add event_time, from when on a row's values hold")
+        return self
+
+    @property
+    def changes(self) -> bool:
+        """Whether an id has a row for every time its values changed."""
+        return self.event_time is not None
+
+    @property
+    def ids(self) -> dict[str, str]:
+        return {"id": self.id}
+
+    @property
+    def arrival(self) -> Arrives:
+        return "together"
 
     @property
     def expressions(self) -> dict[str, str]:
         title = {"title": self.title} if self.title is not None else {}
-        return {"id": self.id, **title, **{f"features.{name}": text for name, text in self.features.items()}}
-
-
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith((".", "_")) for part in path.parts)
-
-
-def _natural(file: Path) -> list[list[str | int]]:
-    """Sorts part-2 before part-10."""
-    return [[int(piece) if piece.isdecimal() else piece for piece in re.split(r"([0-9]+)", part)] for part in file.parts]
+        times = {"event_time": self.event_time, "created": self.created}
+        known = {name: text for name, text in times.items() if text is not None}
+        return {"id": self.id, **title, **known, **{f"features.{name}": text for name, text in self.features.items()}}

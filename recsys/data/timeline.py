@@ -1,18 +1,32 @@
-"""Order a user's events in time and give every event its position in the user's timeline."""
+"""Positions of events in their user's timeline."""
 
+import numpy as np
 import polars as pl
 
-from recsys.columns import IN_HISTORY, POSITION, ROW, TIME_MS, USER
-from recsys.data.split import RANK
+from recsys.columns import IN_HISTORY, POSITION, TIME_MS, USER
 
 
-def order_events(events: pl.LazyFrame, *, ties: str) -> pl.LazyFrame:
-    """Sort by user, time and place in the file; add `rank` (timeline events before, in that order) and `position`.
+def positions(rows: pl.DataFrame, *, ties: str, length_before: np.ndarray | None = None) -> pl.DataFrame:
+    """Add `position`: the length of the history an example may see. Rows are in user order, a user's in timeline order.
 
-    `position` is the length of the history an example may see. With ties "simultaneous" it leaves out events of the same
-    moment, so that clicks on one page do not see each other.
+    A row sees the timeline events before it. With ties "simultaneous" it does not see those of its own moment, so that clicks
+    on one page do not see each other. `length_before` (by dense user id): events of the timeline before these rows.
     """
-    before = pl.col(IN_HISTORY).cast(pl.Int64).cum_sum().over(USER) - pl.col(IN_HISTORY).cast(pl.Int64)
-    ordered = events.sort(USER, TIME_MS, ROW).with_columns(before.alias(RANK))
-    position = pl.col(RANK).min().over(USER, TIME_MS) if ties == "simultaneous" else pl.col(RANK)
-    return ordered.with_columns(position.cast(pl.Int32).alias(POSITION))
+    user_N, counts_N = rows[USER].to_numpy(), rows[IN_HISTORY].to_numpy()
+    before_N = np.cumsum(counts_N) - counts_N
+    first_N = _run_starts(user_N)
+    position_N = before_N - before_N[first_N]
+    if ties == "simultaneous":
+        position_N = position_N[_run_starts(user_N, rows[TIME_MS].to_numpy())]
+    if length_before is not None:
+        position_N = position_N + length_before[user_N]
+    return rows.with_columns(pl.Series(POSITION, position_N.astype(np.int32)))
+
+
+def _run_starts(*key_N: np.ndarray) -> np.ndarray:
+    """For every row the first row of its run of equal keys."""
+    begins_N = np.zeros(len(key_N[0]), bool)
+    begins_N[:1] = True
+    for key in key_N:
+        begins_N[1:] |= key[1:] != key[:-1]
+    return np.maximum.accumulate(np.where(begins_N, np.arange(len(begins_N)), 0))

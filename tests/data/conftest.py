@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -71,7 +72,7 @@ def examples_of() -> Callable[[Dataset], pl.DataFrame]:
 def examples_frame(data: Dataset) -> pl.DataFrame:
     """Every example with external ids and its history as external ids, in the dataset's order."""
     items = data.item_ids
-    rows = pl.DataFrame(dict(data.examples))
+    rows = pl.DataFrame({name: np.asarray(column) for name, column in data.examples.items()})
     history = [
         [items[i] for i in data.item_E[data.start_U[user] : data.start_U[user] + position]]
         for user, position in rows.select("user", "position").iter_rows()

@@ -264,18 +264,18 @@ def test_an_interrupted_run_leaves_the_dataset_that_was_there(
     data = Data.model_validate({"events": EVENTS, "split": SPLIT})
     out = tmp_path / "dataset"
     build(data, raw, out)
-    before = {path.name: path.read_bytes() for path in out.iterdir()}
-    real_write = build_module._write
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    finish = build_module.finish
 
-    def write_and_stop(prepared: Any, folder: Path) -> None:
-        real_write(prepared, folder)
+    def finish_and_stop(*parts: Any) -> None:
+        finish(*parts)
         raise stop
 
     write("log.csv", LOG.replace("web", "app"))
-    monkeypatch.setattr(build_module, "_write", write_and_stop)
+    monkeypatch.setattr(build_module, "finish", finish_and_stop)
     with pytest.raises(stop):
         build(data, raw, out)
-    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dataset", "raw"]
     assert Dataset(out).vocabulary("context", "device") == ["web"]
 
@@ -294,12 +294,12 @@ def test_a_failed_run_leaves_the_dataset_that_was_there(write: Callable[..., Pat
 def test_a_dataset_that_was_touched_is_refused(write: Callable[..., Path], prepare: Callable[..., Dataset]) -> None:
     write("log.csv", LOG)
     folder = prepare(EVENTS, split=SPLIT).folder
-    (folder / "timeline.arrow").unlink()
-    with pytest.raises(InputError, match=r"timeline\.arrow is missing .* `recsys prepare`"):
+    (folder / "timeline" / "000.arrow").unlink()
+    with pytest.raises(InputError, match=r"timeline/000\.arrow is missing .* `recsys prepare`"):
         Dataset(folder)
     manifest = folder / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"format_version": 1', '"format_version": 99'))
-    with pytest.raises(InputError, match="format version 99, this recsys reads version 1"):
+    manifest.write_text(manifest.read_text().replace('"format_version": 2', '"format_version": 99'))
+    with pytest.raises(InputError, match="format version 99, this recsys reads version 2"):
         Dataset(folder)
     with pytest.raises(InputError, match="holds no dataset"):
         Dataset(folder.parent)

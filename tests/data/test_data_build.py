@@ -58,7 +58,7 @@ def test_timelines_hold_clicks_in_order_of_time_and_then_of_the_file(shop: Datas
     assert shop.length_U.tolist() == [0, 0, 3, 3, 0]
     assert [shop.item_ids[i] for i in shop.item_E] == ["sofa", "rug", "lamp", "sofa", "rug", "lamp"]
     assert ((shop.time_ms_E - T0 * 1000) // 1000).tolist() == [10, 50, 70, 20, 20, 90]
-    assert shop.split_E.tolist() == [0, 1, 2, 0, 1, 2]
+    assert (shop.train_length_U.tolist(), shop.valid_length_U.tolist()) == ([0, 0, 1, 1, 0], [0, 0, 1, 1, 0])
     assert shop.train_count_I.tolist() == [0, 0, 0, 0, 0, 2]
 
 
@@ -115,7 +115,15 @@ def test_the_report_counts_what_was_read_and_what_is_missing(shop: Dataset) -> N
 
 
 def test_columns_are_views_of_the_mapped_files(shop: Dataset) -> None:
-    arrays = [shop.item_E, shop.time_ms_E, shop.split_E, shop.start_U, shop.length_U, shop.train_count_I]
+    arrays = [
+        shop.item_E,
+        shop.time_ms_E,
+        shop.train_length_U,
+        shop.valid_length_U,
+        shop.start_U,
+        shop.length_U,
+        shop.train_count_I,
+    ]
     arrays += [*shop.examples.values(), shop.codes("kind", "item").item_E, shop.codes("colours", "item").item_E]
     for array in arrays:
         assert not array.flags.owndata

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from recsys.data import Data
 from recsys.data.build import build
-from recsys.data.filters import Filters
-from recsys.data.split import RANK, GlobalTime, LeaveOneOut
-from recsys.data.timeline import order_events
+from recsys.data.rows import in_order
+from recsys.data.splits import LeaveOneOut
+from recsys.data.timeline import positions
 from recsys.dataset import Dataset
 from recsys.simulate import Simulation, simulate
 
@@ -26,15 +26,15 @@ T0 = 1_700_000_000
 ROWS = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 5), st.booleans()), max_size=30)  # user, time, in_history
 
 
-def frame(rows: list[tuple[int, int, bool]]) -> pl.LazyFrame:
+def frame(rows: list[tuple[int, int, bool]]) -> pl.DataFrame:
     schema = {"user": pl.Int32, "time_ms": pl.Int64, "in_history": pl.Boolean}
-    return pl.LazyFrame(rows, schema=schema, orient="row").with_row_index("row")
+    return pl.DataFrame(rows, schema=schema, orient="row").with_row_index("row").with_columns(pl.col("row").cast(pl.Int64))
 
 
 @settings(deadline=None)
 @given(rows=ROWS, ties=st.sampled_from(["file_order", "simultaneous"]))
 def test_position_counts_the_timeline_events_before(rows: list[tuple[int, int, bool]], ties: str) -> None:
-    found = frame(rows).pipe(order_events, ties=ties).collect()
+    found = positions(in_order(frame(rows)), ties=ties)
     assert found.select("user", "time_ms", "row").rows() == sorted((u, t, i) for i, (u, t, _) in enumerate(rows))
     for row, user, time, position in found.select("row", "user", "time_ms", "position").iter_rows():
         seen = [
@@ -47,29 +47,11 @@ def test_position_counts_the_timeline_events_before(rows: list[tuple[int, int, b
 @settings(deadline=None)
 @given(rows=ROWS)
 def test_leave_one_out_tests_the_last_event_and_validates_the_one_before(rows: list[tuple[int, int, bool]]) -> None:
-    found = frame(rows).pipe(order_events, ties="file_order").pipe(LeaveOneOut()).collect()
+    found = LeaveOneOut()(in_order(frame(rows)).lazy()).collect()
     for _, user in found.group_by("user"):
         splits = user.filter("in_history")["split"].to_list()
         assert splits == ([0] * len(splits) if len(splits) < 3 else [0] * (len(splits) - 2) + [1, 2])
         assert user["split"].is_sorted()
-
-
-@settings(deadline=None)
-@given(rows=ROWS, cuts=st.tuples(st.integers(0, 5), st.integers(0, 5)).filter(lambda cut: cut[0] < cut[1]))
-def test_global_time_cuts_all_users_at_the_same_moments(rows: list[tuple[int, int, bool]], cuts: tuple[int, int]) -> None:
-    first, second = (f"1970-01-01T00:00:00.{cut:03d}Z" for cut in cuts)
-    split = GlobalTime.model_validate({"valid_from": first, "test_from": second})
-    found = frame(rows).pipe(order_events, ties="file_order").pipe(split).collect()
-    for time, part in found.select("time_ms", "split").iter_rows():
-        assert part == (0 if time < cuts[0] else 1 if time < cuts[1] else 2)
-
-
-def test_global_time_by_shares_cuts_at_quantiles_of_the_timeline() -> None:
-    events = frame([(0, time, time % 2 == 0) for time in range(40)]).with_columns(pl.lit(0).alias(RANK))
-    found = events.pipe(GlobalTime(valid_share=0.2, test_share=0.1)).collect()
-    first = {split: found.filter(split=split)["time_ms"].min() for split in (1, 2)}
-    # 20 timeline events at 0, 2, ..., 38: quantile .7 is place 13.3, upwards 28; quantile .9 is place 17.1, upwards 36.
-    assert first == {1: 28, 2: 36}
 
 
 EVENT = st.tuples(st.integers(0, 3), st.integers(0, 4), st.integers(0, 60), st.integers(0, 1))
@@ -116,26 +98,6 @@ def test_a_later_event_changes_no_earlier_example(
     before, after = found
     assert len(after) == len(before) + 1
     assert after.filter(pl.col("time_ms") <= (T0 + 60) * 1000).equals(before)
-
-
-@settings(deadline=None)
-@given(pairs=st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5), st.booleans()), min_size=1, max_size=60))
-def test_minimum_counts_reach_the_largest_core(pairs: list[tuple[int, int, bool]]) -> None:
-    events = pl.DataFrame(pairs, schema=["user_id", "item_id", "in_history"], orient="row")
-    keep = list(pairs)
-    while True:  # the definition, written out
-        users = [u for u, _, kept in keep if kept]
-        items = [i for _, i, kept in keep if kept]
-        smaller = [(u, i, kept) for u, i, kept in keep if users.count(u) >= 2 and items.count(i) >= 3]
-        if smaller == keep:
-            break
-        keep = smaller
-    filters = Filters(min_user_events=2, min_item_events=3, max_drop_share=1)
-    if keep:
-        assert filters(events).rows() == keep
-    else:
-        with pytest.raises(ValueError, match="lower them"):
-            filters(events)
 
 
 def shuffled_parts(folder: Path, copy: Path) -> None:

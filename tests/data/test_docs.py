@@ -3,17 +3,23 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import numpy as np
 import pytest
+import yaml
 
 from recsys.config import load
 from recsys.data import Data
 from recsys.data.build import build
 from recsys.data.filters import Filters
+from recsys.data.labels import LabelSpec
+from recsys.data.rules import REASONS
 from recsys.data.source import Events, Table
-from recsys.data.split import GlobalTime, LeaveOneOut
+from recsys.data.splits import Split
+from recsys.data.steps import Step
 from recsys.dataset import Dataset
+from recsys.features import PointInTime
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -39,25 +45,87 @@ def test_the_worked_example_works(shop: Dataset) -> None:
     assert shop.manifest["report"]["tasks"]["purchase"]["labelled"] == 6
 
 
-def test_the_reader_of_the_page_reads_it(shop: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(shop.folder.parent)
+@pytest.fixture
+def grown(write: Callable[..., Path], raw: Path, tmp_path: Path) -> Dataset:
+    """A log of three days, the third of which was appended."""
+    events = {"path": "log", "user": "u", "item": "i", "time": "t", "columns": {"t": "int"}, "arrives": "by_file"}
+    data = Data.model_validate({"events": {**events, "labels": {"even": "t % 2 = 0"}}})
+    for day, users in enumerate(["ba", "ab", "cb"]):
+        rows = [f"{user},{user}{n % 3},{1_700_000_000 + 86_400 * day + 10 * n}" for n in range(5) for user in users]
+        write(f"log/{day}.csv", "\n".join(["u,i,t", *rows]))
+        if day:
+            build(data, raw, tmp_path / "dataset")
+    return Dataset(tmp_path / "dataset")
+
+
+def read_with_the_page(data: Dataset, example: int, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    monkeypatch.chdir(data.folder.parent)
     names: dict[str, Any] = {}
-    exec(blocks("dataset.md", "python")[0].replace("x = 0 ", "x = 3 "), names)
-    assert [shop.item_ids[i] for i in names["history"]] == ["lamp-3", "rug-8"]
+    exec(blocks("dataset.md", "python")[0].replace("x = 0 ", f"x = {example} "), names)
+    return names
 
 
-@pytest.mark.parametrize("spec", [Data, Events, Table, Filters, GlobalTime, LeaveOneOut])
-def test_every_key_of_the_config_is_explained(spec: Any) -> None:
-    page = (DOCS / "own-data.md").read_text()
-    for key in spec.model_fields:
-        assert f"`{key}`" in page, key
+def test_the_reader_of_the_page_reads_it(shop: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = read_with_the_page(shop, 3, monkeypatch)
+    assert [shop.item_ids[i] for i in read["history"]] == ["lamp-3", "rug-8"]
+
+
+def test_the_reader_of_the_page_reads_several_segments(grown: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert grown.manifest["segments"]["timeline"] == ["000", "001"]
+    b = grown.user_ids.index("b")
+    example = int(np.flatnonzero(np.asarray(grown.examples["user"]) == b)[-1])
+    read = read_with_the_page(grown, example, monkeypatch)
+    assert [grown.item_ids[i] for i in read["history"]] == (["b0", "b1", "b2", "b0", "b1"] * 3)[:-1]
+    assert read["split"].tolist() == np.asarray(grown.examples["split"]).tolist()
+    whole = np.concatenate([read["timeline"](u) for u in range(grown.num_users)])
+    assert whole.tolist() == np.asarray(grown.item_E).tolist()
+
+
+def kinds(union: Any) -> tuple[Any, ...]:
+    return get_args(get_args(union)[0])
+
+
+SPECS = [Data, Events, Table, Filters, *kinds(Split), *kinds(LabelSpec), *kinds(Step)]
+
+
+@pytest.mark.parametrize(
+    ("page", "spec"), [*(("own-data.md", spec) for spec in SPECS), *(("features.md", spec) for spec in kinds(PointInTime))]
+)
+def test_every_key_of_the_config_is_explained(page: str, spec: Any) -> None:
+    text = (DOCS / page).read_text()
+    for key, field in spec.model_fields.items():
+        name = field.default if key == "kind" else key
+        assert re.search(rf"`{name}`|\*\*{name}\*\*", text), name
+
+
+def test_every_rule_of_the_quarantine_is_explained() -> None:
+    text = (DOCS / "own-data.md").read_text()
+    for rule, reason in REASONS.items():
+        assert f"`{rule}`" in text, rule
+        assert reason.replace("{column}", "") in text, reason
+
+
+@pytest.mark.parametrize("block", [pytest.param(block, id=str(n)) for n, block in enumerate(blocks("own-data.md", "yaml")[1:])])
+def test_the_short_examples_are_valid(block: str) -> None:
+    shown = yaml.safe_load(block)
+    data = Data.model_validate({"events": {"path": "log.csv", "user": "uid", "item": "sku", "time": "ts"}, **shown})
+    assert set(shown) <= data.model_fields_set
+
+
+def test_links_lead_to_sections_that_exist() -> None:
+    for page in ("own-data.md", "dataset.md"):
+        for target, section in re.findall(r"\]\(([\w-]*(?:\.md)?)#?([\w-]*)\)", (DOCS / page).read_text()):
+            if section:
+                titles = re.findall(r"^#+ (.*)$", (DOCS / (target or page)).read_text(), re.MULTILINE)
+                assert section in [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles], page
 
 
 def test_every_column_and_manifest_key_is_explained(shop: Dataset) -> None:
     page = (DOCS / "dataset.md").read_text()
-    for key in [*shop.manifest, *shop.examples, *shop._users.column_names, *shop._items.column_names]:
+    tables = [*shop.examples, *shop._users.column_names, *shop._items.column_names]
+    for key in [*shop.manifest, *shop.manifest["report"], *tables]:
         general = re.sub(
-            r"^(label|context|feature)_.*", lambda found: found[1] + "_" + ("TASK" if found[1] == "label" else "NAME"), key
+            r"^(label|context|feature|asof)_.*", lambda found: found[1] + "_" + ("TASK" if found[1] == "label" else "NAME"), key
         )
         assert f"`{general}`" in page, general
     written = {path.name for path in shop.folder.rglob("*") if path.is_file()}

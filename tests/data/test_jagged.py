@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys.jagged import Jagged, ranges
+from recsys.jagged import Jagged, gather, ranges
 
 LISTS = st.lists(st.lists(st.integers(0, 99), max_size=6), max_size=6)
 
@@ -38,6 +38,20 @@ def test_take_gathers_in_the_order_asked_for(rows: list[list[int]], data: st.Dat
 def test_ranges_are_joined() -> None:
     assert ranges(np.array([5, 0, 9]), np.array([2, 0, 3])).tolist() == [5, 6, 9, 10, 11]
     assert ranges(np.array([], np.int64), np.array([], np.int64)).tolist() == []
+
+
+@settings(deadline=None)
+@given(size=st.integers(0, 30), data=st.data())
+def test_gathered_slices_are_those_of_the_array(size: int, data: st.DataObject) -> None:
+    value_E = np.arange(size, dtype=np.int32) * 7
+    slices = data.draw(st.lists(st.tuples(st.integers(0, size), st.integers(0, 12)), max_size=8))
+    start_N = np.array([begin for begin, _ in slices], np.int64)
+    length_N = np.array([min(length, size - begin) for begin, length in slices], np.int64)
+    found = gather(value_E, start_N, length_N)
+    expected = [value for begin, length in zip(start_N, length_N, strict=True) for value in value_E[begin : begin + length]]
+    assert found.tolist() == expected
+    assert found.dtype == np.int32
+    assert not np.shares_memory(found, value_E)
 
 
 @pytest.mark.parametrize("offsets", [[1, 3], [0, 2], [0, 3, 2, 3]])

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from recsys.batch import ExampleLoader, Ids
+from recsys.batch import Ids
 from recsys.columns import FIRST_ID, TRAIN
 from recsys.dataset import Dataset
+from recsys.loader import ExampleLoader
 from recsys.models.embeddings import SequenceEmbeddings, TableShape
 from recsys.models.mmoe import MMoE
 from recsys.models.ranker import Ranker, RankingGraph
@@ -131,8 +132,8 @@ def test_retriever_scores_equal_its_graph(planted: Dataset, group: torch.device)
 
 def test_every_place_a_served_history_can_have_is_trained(planted: Dataset, group: torch.device) -> None:
     """Windows of `max_history` + 1 events: the last place of a full history predicts too."""
-    from recsys.batch import SequenceLoader
     from recsys.heads.full_softmax import FullSoftmax
+    from recsys.loader import SequenceLoader
 
     model = shard(Retriever(SASRec(dim=DIM, blocks=1, heads=1), planted.num_items, HISTORY), group, embedding_lr=0.1)
     generator, count_I = torch.Generator(), torch.from_numpy(planted.train_count_I.copy())

@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 
 from pipelines.train import ranking_graph, retrieval_graph, train_ranker, train_retriever
 from recsys import evaluate
-from recsys.batch import ExampleLoader
 from recsys.columns import TEST
 from recsys.dataset import Dataset
+from recsys.loader import ExampleLoader
 from recsys.train.loop import MODEL_FILE
 
 pytestmark = pytest.mark.filterwarnings("ignore:Please use DTensor")

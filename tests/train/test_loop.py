@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from pipelines.train import train_ranker, train_retriever
 from recsys.artefact import read_manifest
-from recsys.batch import SequenceLoader
 from recsys.columns import FIRST_ID
 from recsys.config import RunConfig
 from recsys.dataset import Dataset
 from recsys.errors import InputError
 from recsys.fit import Fit
+from recsys.loader import SequenceLoader
 from recsys.models.retriever import Retriever
 from recsys.models.sasrec import SASRec
 from recsys.train.loop import HISTORY_FILE, MODEL_FILE, RESUME_FILE, Job, fit
