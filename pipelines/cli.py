@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from pydantic import ValidationError
-from rich.console import Console
 from rich.markup import escape
 
-from pipelines.show import show_data_report, show_items, show_metrics
+from pipelines.data_commands import data_app
+from pipelines.show import show_items, show_metrics
+from pipelines.show_data import show_prepared
+from pipelines.terminal import JsonOption, console, print_json, say_next
 from pipelines.workspace import Workspace, config_path
 from recsys.artefact import read_manifest
 from recsys.errors import InputError
@@ -25,20 +27,21 @@ app = typer.Typer(
     help="From raw logs to a live recommender: simulate or prepare, train, evaluate, export, promote, serve.\n\n"
     "New here? [bold]recsys demo[/] runs all of it on a simulated log.",
 )  # fmt: skip
+app.add_typer(data_app, name="data")
 INTERRUPTED = 130  # what typer turns Ctrl-C into
-console = Console(stderr=True)  # what people read; results for machines go to the standard output
 
 ConfigOption = Annotated[str, typer.Option("--config", "-c", help="name of a shipped config, or the path of a YAML file")]
 WorkspaceOption = Annotated[
-    Path | None, typer.Option("--workspace", help="folder of the run's artefacts [default: runs/NAME of the config]")
+    Path | None, typer.Option("--workspace", help="folder of the run's artefacts", show_default="runs/NAME of the config")
 ]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="override a config key, as in retriever.fit.epochs=3; repeatable")
 ]
 DataOption = Annotated[Path | None, typer.Option("--data", help="folder of the raw logs")]
-JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON object instead of tables")]
-StoreOption = Annotated[str | None, typer.Option("--store", help="MLflow tracking URI [default: sqlite:///mlruns/mlflow.db]")]
-BundleOption = Annotated[Path | None, typer.Option("--bundle", help="folder of the bundle [default: the run's]")]
+StoreOption = Annotated[
+    str | None, typer.Option("--store", help="MLflow tracking URI", show_default="sqlite:///mlruns/mlflow.db")
+]
+BundleOption = Annotated[Path | None, typer.Option("--bundle", help="folder of the bundle", show_default="the run's")]
 
 
 @app.command()
@@ -63,29 +66,38 @@ def simulate(
         simulate(spec, out, progress=lambda done, total: bar.update(task, completed=done, total=total))
     rows = read_manifest(out, "raw")["rows"]
     console.print(f"[bold]{rows['events']:,}[/] impressions of {rows['users']:,} users and {rows['items']:,} items in {out}")
-    _next(f"recsys prepare --config demo --data {out}")
+    say_next(f"recsys prepare --config demo --data {out}")
 
 
 @app.command()
 def prepare(
-    config: ConfigOption = "demo",
-    data: DataOption = None,
-    root: WorkspaceOption = None,
-    set_: SetOption = None,
+    config: ConfigOption = "demo", data: DataOption = None, root: WorkspaceOption = None, set_: SetOption = None,
+    engine: Annotated[
+        str | None, typer.Option("--engine", help="where the work runs: processes, or ray", show_default="this process")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="parts of the work at a time", show_default="by the cores")] = None,
+    address: Annotated[str | None, typer.Option(help="of a running Ray cluster", show_default="a local one is started")] = None,
+    anew: Annotated[bool, typer.Option("--anew", help="build from scratch even where new files could be appended")] = False,
     as_json: JsonOption = False,
-) -> None:
+) -> None:  # fmt: skip
     """Turn raw logs into a dataset: timelines, examples, id maps, splits; bad rows go to quarantine with the reason.
 
-    Example: recsys prepare --config ml-1m --data path/to/ml-1m
-    """
-    from pipelines import stages
+    Run again after new files arrived, it appends them where data.events.arrives lets it, and else builds from scratch.
 
+    Example: recsys prepare --config ml-1m --data path/to/ml-1m --engine processes --workers 4
+    """
+    from pipelines import data_report, stages
+    from recsys.data.engines import engine as make_engine
+
+    chosen = make_engine(**_given(kind=engine, workers=workers, address=address))
     settings, workspace = _open(config, set_, root)
-    manifest = stages.prepare(settings, data or workspace.raw, workspace)
+    prepared = stages.prepare(
+        settings, data or workspace.raw, workspace, engine=chosen, anew=anew, console=None if as_json else console
+    )
     if as_json:
-        _print_json({"dataset": str(workspace.dataset), "data_fingerprint": manifest["data_fingerprint"], **manifest["report"]})
-    show_data_report(console, workspace.dataset, manifest)
-    _next(f"recsys train {_same(config, root, set_)}")
+        print_json(prepared.to_json(workspace))
+    show_prepared(console, workspace.dataset, prepared)
+    say_next(f"recsys train {_same(config, root, set_)}", f"open {workspace.data_report / data_report.PAGE_FILE}")
 
 
 @app.command()
@@ -113,7 +125,7 @@ def train(
                 f"[bold]{part}[/] in {workspace.checkpoint(part)}: {manifest['main_metric']} {manifest['best']:.4f} after "
                 f"{manifest['epochs']} epochs, {manifest['seconds']:.0f} s"
             )
-        _next(f"recsys evaluate {_same(config, root, set_)}")
+        say_next(f"recsys evaluate {_same(config, root, set_)}")
 
 
 @app.command()
@@ -133,9 +145,9 @@ def evaluate(
     settings, workspace = _open(config, set_, root)
     result = stages.evaluate(settings, workspace, uri=store)
     if as_json:
-        _print_json(result)
+        print_json(result)
     show_metrics(console, workspace.metrics, result)
-    _next(f"recsys export {_same(config, root, set_)}")
+    say_next(f"recsys export {_same(config, root, set_)}")
 
 
 @app.command()
@@ -155,12 +167,12 @@ def export(
     settings, workspace = _open(config, set_, root)
     manifest = stages.export(settings, workspace, uri=store)
     if as_json:
-        _print_json(
+        print_json(
             {"bundle": str(workspace.bundle), **{k: manifest.get(k) for k in ("fingerprint", "version", "parity_max_error")}}
         )
     errors = ", ".join(f"{part} {error:.1e}" for part, error in manifest["parity_max_error"].items())
     console.print(f"[bold]bundle[/] in {workspace.bundle}, largest difference of torch and ONNX: {errors}")
-    _next(f"recsys promote --config {config}", f"recsys serve {_same(config, root)}")
+    say_next(f"recsys promote --config {config}", f"recsys serve {_same(config, root)}")
 
 
 @app.command()
@@ -182,9 +194,9 @@ def promote(
     settings = load(config_path(config))
     decision = promote(settings.name, metric=f"NDCG@{settings.evaluation.ks[0]}", dry_run=dry_run, uri=store)
     if as_json:
-        _print_json(asdict(decision) | {"passed": decision.passed})
+        print_json(asdict(decision) | {"passed": decision.passed})
     console.print(render(decision))
-    _next(f"recsys serve --config {config}", "recsys compare")
+    say_next(f"recsys serve --config {config}", "recsys compare")
     if not decision.passed:
         raise typer.Exit(1)
 
@@ -194,7 +206,7 @@ def compare(
     experiment: Annotated[str, typer.Option(help="MLflow experiment")] = "recsys", store: StoreOption = None,
     metric: Annotated[list[str] | None, typer.Option("--metric", help="show what matches, as in 'test/*'; repeatable")] = None,
     limit: Annotated[int, typer.Option(min=1, help="newest runs shown")] = 6, as_json: JsonOption = False,
-    runs: Annotated[list[str] | None, typer.Argument(help="ids or names of runs [default: the newest]")] = None,
+    runs: Annotated[list[str] | None, typer.Argument(help="ids or names of runs", show_default="the newest")] = None,
 ) -> None:  # fmt: skip
     """Put runs side by side, the best of each metric marked among runs of the same protocol.
 
@@ -204,7 +216,7 @@ def compare(
 
     found = compare(experiment, **_given(runs=runs, metrics=metric), limit=limit, uri=store)
     if as_json:
-        _print_json(found.to_json())
+        print_json(found.to_json())
     console.print(render(found))
 
 
@@ -252,7 +264,7 @@ def recommend(
         folder = bundle or _open(config, None, root)[1].bundle
         found = answer(Bundle.load(folder), parse_query(json.dumps({**query, "k": k}))).model_dump()
     if as_json:
-        _print_json(found)
+        print_json(found)
     show_items(console, found)
 
 
@@ -263,7 +275,7 @@ def doctor(store: StoreOption = None, as_json: JsonOption = False) -> None:
 
     found = checks(store)
     if as_json:
-        _print_json(to_json(found))
+        print_json(to_json(found))
     console.print(render(found))
     if not healthy(found):
         raise typer.Exit(1)
@@ -297,16 +309,8 @@ def _same(config: str, root: Path | None, overrides: list[str] | None = None) ->
     return shlex.join([*words, *(word for each in overrides or [] for word in ("--set", each))])
 
 
-def _next(*commands: str) -> None:
-    console.print("next: " + "   or: ".join(f"[cyan]{escape(each)}[/]" for each in commands), highlight=False, soft_wrap=True)
-
-
 def _given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, default=str))
 
 
 def _pydantic_sentence(error: ValidationError) -> str:

@@ -11,7 +11,8 @@ from rich.console import Console
 from pipelines import stages
 from pipelines.adapters import detect
 from pipelines.promote import promote, render
-from pipelines.show import show_data_report, show_items, show_metrics
+from pipelines.show import show_items, show_metrics
+from pipelines.show_data import show_prepared
 from pipelines.workspace import Workspace, config_path
 from recsys.columns import LENGTH, USER_ID, USERS_FILE
 from recsys.config import RunConfig, load
@@ -28,7 +29,7 @@ def demo(console: Console, *, data: Path | None, config: str | None, overrides: 
     raw = data or _simulated(console, workspace)
 
     console.rule(f"[bold]1 prepare[/]  {raw} with config {path.stem}")
-    show_data_report(console, workspace.dataset, stages.prepare(settings, raw, workspace))
+    show_prepared(console, workspace.dataset, stages.prepare(settings, raw, workspace, console=console))
     console.rule("[bold]2 train")
     stages.train(settings, workspace, only=None, console=console, uri=uri)
     console.rule("[bold]3 evaluate")

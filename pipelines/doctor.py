@@ -22,6 +22,10 @@ from recsys.track import describe_store
 MIN_DISK_GB = 5.0
 MIN_MEMORY_GB = 2.0
 FBGEMM_FLAVOURS = ("fbgemm-gpu-cpu", "fbgemm-gpu")
+OPTIONAL = {  # package -> extra that installs it, and what for
+    "deltalake": ("delta", "to read Delta Lake tables"),
+    "ray": ("ray", "to prepare data on a Ray cluster (recsys prepare --engine ray)"),
+}
 REINSTALL = "Delete .venv and run scripts/setup.sh."
 
 # The import itself is the test of an ABI mismatch, and the operator is the test that the library was loaded.
@@ -42,7 +46,8 @@ def checks(uri: str | None = None) -> list[Check]:
     """Every check in order of dependence; none raises, creates or changes anything. Takes some seconds of imports."""
     if _version("recsys") is None:
         return [Check("recsys", False, "not installed in this Python", REINSTALL)]
-    return [python(), trio_versions(), trio_imports(), onnx_runtime(), gpu(), store(uri), disk(), memory(), commit()]
+    needed = [python(), trio_versions(), trio_imports(), onnx_runtime(), gpu(), store(uri), disk(), memory(), commit()]
+    return [*needed, *map(optional, OPTIONAL)]
 
 
 def healthy(found: Sequence[Check]) -> bool:
@@ -146,6 +151,17 @@ def commit() -> Check:
     if found == "unknown":
         return Check("code commit", None, found, "Work in a git checkout, so that a run says which code made it.")
     return Check("code commit", True, found)
+
+
+def optional(package: str) -> Check:
+    """A package that only some runs need: that it is not there is no fault."""
+    extra, use = OPTIONAL[package]
+    version = _version(package)
+    if version is None:
+        return Check(
+            f"{package} (optional)", True, f"not installed; it serves {use}", f"Only {use}: pip install 'recsys[{extra}]'"
+        )
+    return Check(f"{package} (optional)", True, f"{version}, {use}")
 
 
 def _above(name: str, value_gb: float, minimum_gb: float, mend: str) -> Check:

@@ -11,11 +11,11 @@ from pipelines.train import EVALUATION_BATCH, ranking_graph, retrieval_graph
 from pipelines.workspace import Workspace, check_lineage, parts
 from recsys import evaluate
 from recsys.artefact import fingerprint, write_artefact
-from recsys.batch import ExampleLoader
 from recsys.columns import TEST
 from recsys.config import RunConfig
 from recsys.dataset import Dataset
 from recsys.errors import InputError
+from recsys.loader import ExampleLoader
 from recsys.train.loop import MODEL_FILE
 
 METRICS_FILE = "metrics.json"

@@ -11,8 +11,9 @@ from safetensors.torch import load_file
 from pipelines.train import ranking_graph, retrieval_graph
 from pipelines.workspace import Workspace, check_lineage, parts
 from recsys.artefact import fingerprint, write_artefact
-from recsys.columns import ITEMS_FILE, TIMELINE_FILE, USERS_FILE
+from recsys.columns import ITEM, ITEMS_FILE, TIME_MS, TIMELINE_FILE, USERS_FILE
 from recsys.config import RunConfig
+from recsys.data.arrow import write_columns
 from recsys.dataset import Dataset
 from recsys.export.graphs import export_ranking, export_retrieval
 from recsys.export.parity import Parity, check_ranking, check_retrieval
@@ -34,8 +35,9 @@ def export_run(config: RunConfig, data: Dataset, workspace: Workspace, *, device
         if "ranker" in manifests:
             checked["ranker"] = _ranker(config, data, workspace, folder / GRAPHS["ranker"], device)
         _save_parity(folder / PARITY_FILE, list(checked.values()))
-        for name in (USERS_FILE, ITEMS_FILE, TIMELINE_FILE):
+        for name in (USERS_FILE, ITEMS_FILE):
             shutil.copyfile(data.folder / name, folder / name)
+        write_columns({ITEM: data.item_E, TIME_MS: data.time_ms_E}, folder / TIMELINE_FILE)
         manifest["parity_max_error"] = {part: parity.max_error for part, parity in checked.items()}
         manifest["model"] = {
             "max_history": config.max_history,

@@ -1,4 +1,4 @@
-"""What people and MLflow see of training: a bar with loss, examples per second and time left; one line per validation."""
+"""What people and MLflow see of long work: a bar for each part of a build; of training a bar, and a line per validation."""
 
 import time
 
@@ -8,6 +8,29 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from recsys.track import Run
 
 LOGGED_STEPS = 1000  # about as many points per curve as a screen can show
+
+
+class BuildProgress:
+    """Reports of `recsys.data.build`, a bar for each part. Without a console, or where it is no terminal, nothing is shown."""
+
+    def __init__(self, console: Console | None):
+        self._bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[count]}"), TimeElapsedColumn(),
+            console=console, disable=console is None or not console.is_terminal, transient=True,
+        )  # fmt: skip
+        self._tasks = {"": self._bar.add_task("prepare", total=None, count="")}  # moves while no part has anything to say
+
+    def __enter__(self) -> "BuildProgress":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def __call__(self, name: str, done: int, total: int) -> None:
+        if name not in self._tasks:
+            self._tasks[name] = self._bar.add_task(name, count="")
+        self._bar.update(self._tasks[name], completed=done, total=total, count=f"{done}/{total}")
 
 
 class TrainingProgress:

@@ -7,35 +7,6 @@ from rich.console import Console
 from rich.table import Table
 
 
-def show_data_report(console: Console, folder: Path, manifest: dict[str, Any]) -> None:
-    report = manifest["report"]
-    console.print(
-        f"[bold]dataset[/] in {folder}: {report['timeline_events']:,} timeline events of {report['users']:,} users and "
-        f"{report['items']:,} items; " + ", ".join(f"{name} {count:,}" for name, count in report["timeline_by_split"].items()),
-        highlight=False,
-    )
-    console.print(
-        f"  {report['rows_read']:,} rows read, {report['rows_quarantined']:,} quarantined, "
-        f"{report['rows_dropped_by_min_counts']:,} dropped by minimum counts; "
-        f"{report['share_with_tied_time']:.1%} of events share their user's time with another, "
-        f"{report['share_of_repeated_pairs']:.1%} repeat an item",
-        highlight=False,
-    )
-    for table in ("user_table", "item_table"):
-        facts = report.get(table) or {}
-        if facts.get("rows_quarantined") or facts.get("ids_of_events_without_row"):
-            console.print(
-                f"  {table.replace('_', ' ')}: {facts['rows_quarantined']:,} rows quarantined, "
-                f"{facts['ids_of_events_without_row']:,} ids of the log without a row (their features are unknown)",
-                highlight=False,
-            )
-    for reason, count in report["quarantined_by_reason"].items():
-        console.print(f"  [yellow]quarantined[/] {count:,}: {reason}", highlight=False)
-    for task, facts in report["tasks"].items():
-        mean = "-" if facts["mean"] is None else f"{facts['mean']:.3f}"
-        console.print(f"  task {task}: {facts['labelled']:,} labels, mean {mean}", highlight=False)
-
-
 def show_metrics(console: Console, folder: Path, result: dict[str, Any]) -> None:
     retrieval = result["retrieval"]
     names = [name for name in retrieval["model"] if name.split("@")[0] in ("NDCG", "HR", "MRR", "Recall", "coverage")]

@@ -4,13 +4,17 @@ import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from pipelines.workspace import Workspace, open_dataset, parts
 from recsys.config import RunConfig
 from recsys.errors import InputError
+
+if TYPE_CHECKING:
+    from pipelines.prepare import Prepared
+    from recsys.data.engines import Engine
 
 EXPERIMENT = "recsys"
 CANDIDATE = "candidate"
@@ -21,17 +25,24 @@ def is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def prepare(config: RunConfig, raw: Path, workspace: Workspace) -> dict[str, Any]:
-    """Raw logs -> dataset; returns the dataset's manifest."""
-    from recsys.data.build import build
+def prepare(
+    config: RunConfig, raw: Path, workspace: Workspace, *,
+    engine: "Engine | None" = None, anew: bool = False, console: Console | None = None,
+) -> "Prepared":  # fmt: skip
+    """Raw logs -> dataset and its report. Where new files can be appended to the dataset, they are, unless `anew`."""
+    from pipelines.prepare import prepare_run
+    from pipelines.progress import BuildProgress
+    from recsys.data import engines
 
-    return build(config.data, raw, workspace.dataset)
+    with BuildProgress(console) as progress:
+        return prepare_run(config.data, raw, workspace, engine=engine or engines.engine(), progress=progress, anew=anew)
 
 
 def train(
     config: RunConfig, workspace: Workspace, *, only: str | None, console: Console | None, uri: str | None
 ) -> dict[str, Any]:
     """Dataset -> checkpoints; returns their manifests by part. Under torchrun only the first process shows and tracks."""
+    from pipelines.data_report import PAGE_FILE, QUALITY_FILE, refresh
     from pipelines.progress import TrainingProgress
     from pipelines.train import train_ranker, train_retriever
     from recsys import track
@@ -40,7 +51,7 @@ def train(
     data = open_dataset(workspace, config)
     chosen = parts(config) if only is None else [only]
     if only is not None and only not in parts(config):
-        raise InputError(f"--only {only}: this config trains {parts(config)}; data.events.labels names no task")
+        raise InputError(f"--only {only}: this config trains {parts(config)}; data.events.labels names no label of 0 and 1")
     trainers: dict[str, Callable[..., dict[str, Any]]] = {"retriever": train_retriever, "ranker": train_ranker}
     with process_group() as device, ExitStack() as stack:
         run = None
@@ -54,6 +65,9 @@ def train(
             workspace.remember_run(run.run_id)
             run.document(config.model_dump(mode="json"), "config.yaml")
             run.document(data.manifest["report"], "data_report.json")
+            refresh(workspace, data.manifest)
+            for name in (QUALITY_FILE, PAGE_FILE):
+                run.artefact(workspace.data_report / name, "data")
         progress = stack.enter_context(TrainingProgress(console, run))
         manifests = {}
         for part in chosen:

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from pipelines.workspace import identity
 from recsys import evaluate
-from recsys.batch import ExampleLoader, SequenceLoader
 from recsys.columns import TRAIN, VALID
 from recsys.config import RunConfig
 from recsys.dataset import Dataset
 from recsys.errors import InputError
+from recsys.loader import ExampleLoader, Prefetched, SequenceLoader
 from recsys.models.ranker import Ranker, RankingGraph
 from recsys.models.retriever import RetrievalGraph, Retriever
 from recsys.train.loop import Job, Progress, fit
@@ -52,7 +52,7 @@ def train_retriever(
     job = Job(
         name="retriever",
         build=lambda: Retriever(part.encoder, data.num_items, config.max_history),
-        loader=loader,
+        loader=Prefetched(loader),
         objective=lambda model, batch, step, generator: retrieval_objective(
             model, batch, step, loss=part.loss, denoise=part.denoise, train_count_I=train_count_I, generator=generator
         ),
@@ -95,7 +95,7 @@ def train_ranker(
     job = Job(
         name="ranker",
         build=lambda: Ranker(part.sharing, data.num_users, data.num_items, data.features, part.dim, len(tasks), part.dropout),
-        loader=loader,
+        loader=Prefetched(loader),
         objective=lambda model, batch, step, _: ranking_objective(model, batch, step, task_weights=tasks, denoise=part.denoise),
         validate=validate,
         main_metric="valid/AUC/mean",

@@ -30,6 +30,10 @@ class Workspace:
         return self.root / "dataset"
 
     @property
+    def data_report(self) -> Path:
+        return self.root / "data_report"
+
+    @property
     def metrics(self) -> Path:
         return self.root / "metrics"
 

@@ -55,6 +55,21 @@ def test_an_import_that_fails_says_the_last_line(monkeypatch: pytest.MonkeyPatch
     assert (check.ok, check.found) == (False, "ImportError: undefined symbol: abi")
 
 
+@pytest.mark.parametrize(("package", "use"), [("deltalake", "Delta Lake tables"), ("ray", "recsys prepare --engine ray")])
+def test_an_optional_package_is_listed_with_its_use_and_is_no_fault(
+    package: str, use: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert package in doctor.OPTIONAL
+    monkeypatch.setattr(doctor, "_version", lambda name: None)
+    absent = doctor.optional(package)
+    assert absent.ok is True
+    assert use in absent.found
+    assert "pip install 'recsys[" in absent.mend
+    monkeypatch.setattr(doctor, "_version", lambda name: "9.8")
+    assert doctor.optional(package).found.startswith("9.8")
+    assert doctor.optional(package).mend == ""
+
+
 def test_little_disk_or_memory_is_a_warning_and_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "MIN_DISK_GB", 1e9)
     monkeypatch.setattr(doctor, "MIN_MEMORY_GB", 1e9)

@@ -31,7 +31,22 @@ from serving.recommend import recommend as answer_offline
 from serving.run import running_service
 
 TOLERANCE = 1e-4
-COMMANDS = ["simulate", "prepare", "train", "evaluate", "compare", "export", "promote", "serve", "recommend", "doctor", "demo"]
+COMMANDS = [
+    *(
+        "simulate",
+        "prepare",
+        "train",
+        "evaluate",
+        "compare",
+        "export",
+        "promote",
+        "serve",
+        "recommend",
+        "doctor",
+        "demo",
+        "data",
+    ),
+]
 SMALL = [
     *("--set", "retriever.fit.epochs=4", "--set", "retriever.encoder.dim=16"),
     *("--set", "ranker.fit.epochs=2", "--set", "ranker.fit.batch_size=128"),
@@ -96,6 +111,15 @@ def test_reports_are_json_for_machines(chain: Chain) -> None:
     assert set(metrics["ranking"]["tasks"]) == {"click", "long_view", "like", "purchase"}
     assert metrics["ranking"]["tasks"]["click"]["AUC"] > 0.5
     assert json.loads(chain.outputs["export"].stdout)["version"] == 1
+
+
+def test_the_training_run_keeps_the_report_on_its_data(chain: Chain) -> None:
+    logged = {path.name: path.read_bytes() for path in chain.folder.glob("mlruns/**/artifacts/data/*")}
+    assert logged == {path.name: path.read_bytes() for path in chain.workspace.data_report.iterdir()}
+    assert set(logged) == {"quality.json", "report.html"}
+    assert (
+        json.loads(logged["quality.json"])["dataset"]["fingerprint"] == Dataset(chain.workspace.dataset).manifest["fingerprint"]
+    )
 
 
 def test_promotion_judges_by_parity_and_floor_and_compare_shows_the_run(chain: Chain) -> None:
@@ -167,6 +191,19 @@ def test_a_new_dataset_makes_old_checkpoints_unusable_with_a_sentence(chain: Cha
         (["train", "--config", "no-such"], "config 'no-such' is neither a file nor a shipped config: choose one of demo"),
         (["train", "--set", "retriever.fit.epoch=3"], "unknown key 'retriever.fit.epoch': choose from ['batch_size'"),
         (["train", "--set", "retriever.loss.kind=hinge"], "'full_softmax', 'sampled_softmax'"),
+        (["prepare", "--engine", "spark"], "--engine spark is unknown: choose one of"),
+        (["prepare", "--address", "here:1"], "leave it out, or take --engine ray"),
+        (["prepare", "--engine", "processes", "--workers", "0"], "--workers 0 does not fit --engine processes"),
+        (["data", "diff", "runs/demo/dataset", "nowhere"], "nowhere holds no dataset: make it with `recsys prepare`"),
+        (
+            ["data", "report", "runs/demo"],
+            "runs/demo holds no dataset: make it with `recsys prepare`, or name the right folder",
+        ),
+        (["data", "report", "runs/demo/dataset", "--html", "no/r.html"], "--html no/r.html cannot be written (No such file"),
+        (
+            ["data", "leaks", "runs/demo/raw"],
+            "runs/demo/raw holds a 'raw' artefact where a dataset is needed: name another folder",
+        ),
         (["train", "--set", "ranker.tasks={buy: 1}"], "ranker.tasks names the unknown task 'buy': choose from ['click'"),
         (["train", "--set", "retriever.fit.epochs"], "is not of the form section.key=value"),
         (["train", "--only", "both"], "--only 'both' is unknown: choose retriever or ranker"),
@@ -234,7 +271,7 @@ def test_an_artefact_of_another_format_version_is_refused(chain: Chain, tmp_path
     (dataset / "manifest.json").write_text(json.dumps(manifest))
     done = recsys("train", "--workspace", str(tmp_path / "run"), cwd=chain.folder)
     assert done.returncode == 2
-    assert "has dataset format version 99, this recsys reads version 1: make it again with `recsys prepare`" in done.stderr
+    assert "has dataset format version 99, this recsys reads version 2: make it again with `recsys prepare`" in done.stderr
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
