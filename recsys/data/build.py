@@ -7,6 +7,7 @@ the new pieces through the same code and goes on from what the dataset has. Shap
 """
 
 import math
+import os
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -72,7 +73,8 @@ def build(
     new = require_alike([*pieces[:1], *pieces[max(1, len(before.pieces)) :]])[min(1, len(before.pieces)) :]
     out.parent.mkdir(parents=True, exist_ok=True)
     with (
-        tempfile.TemporaryDirectory(prefix=f".{out.name}.spill.", dir=out.parent) as scratch,
+        # named so that `write_artefact` clears away what a killed run left
+        tempfile.TemporaryDirectory(prefix=f".{out.name}.spill-", suffix=f".{os.getpid()}.tmp", dir=out.parent) as scratch,
         write_artefact(
             out, "dataset", inputs=inputs, config=declared, tasks=data.events.tasks,
             targets=[name for name in data.events.labels if name not in data.events.tasks], dense=list(data.features),

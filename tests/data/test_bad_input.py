@@ -280,6 +280,14 @@ def test_an_interrupted_run_leaves_the_dataset_that_was_there(
     assert Dataset(out).vocabulary("context", "device") == ["web"]
 
 
+def test_what_a_killed_run_spilled_is_cleared_away(write: Callable[..., Path], raw: Path, tmp_path: Path) -> None:
+    write("log.csv", LOG)
+    left = tmp_path / ".dataset.spill-abc.999999999.tmp"  # no process has that number
+    (left / "ingest-000000").mkdir(parents=True)
+    build(Data.model_validate({"events": EVENTS, "split": SPLIT}), raw, tmp_path / "dataset")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dataset", "raw"]
+
+
 def test_a_failed_run_leaves_the_dataset_that_was_there(write: Callable[..., Path], raw: Path, tmp_path: Path) -> None:
     write("log.csv", LOG)
     data = Data.model_validate({"events": EVENTS, "split": SPLIT})
