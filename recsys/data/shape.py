@@ -176,7 +176,8 @@ def _examples(labelled: pl.DataFrame, task: ShapeTask) -> pl.DataFrame:
         if table is not None and table.changes:
             rows = as_of(rows, read_arrow(slow_table(task.ids, owner)).lazy(), on=owner, features=list(table.features))
             asof += [ASOF_PREFIX + name for name in table.features]
-    rows = rows.with_columns(pl.col(asof).fill_null(UNKNOWN_ID))
     events = task.data.events
     names = [*map(label, events.labels), *map(context, events.context), *(FEATURE_PREFIX + name for name in task.data.features)]
-    return rows.select(USER, ITEM, POSITION, TIME_MS, SLOT, PROPENSITY, WEIGHT, *names, *asof).collect()
+    examples = rows.select(USER, ITEM, POSITION, TIME_MS, SLOT, PROPENSITY, WEIGHT, *names, *asof).collect()
+    # Through numpy: whether a filled column keeps its bitmap of nulls, and with it the bytes of the file, hangs on the threads.
+    return examples.with_columns([pl.Series(name, examples[name].fill_null(UNKNOWN_ID).to_numpy()) for name in asof])
