@@ -1,6 +1,8 @@
 """The dataset that an append goes on from, and whether it can."""
 
 import json
+import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -173,3 +175,21 @@ def _load(folder: Path, manifest: Mapping[str, Any]) -> Before:
             vocabularies[str(owner), str(feature)] = rows["value"]
     users, items = (read_arrow(folder / file)[name][FIRST_ID:] for file, name in ((USERS_FILE, USER_ID), (ITEMS_FILE, ITEM_ID)))
     return Before(folder, manifest, users, items, vocabularies)
+
+
+def link_all(before: Before, table: str, folder: Path, kept: dict[str, str]) -> list[str]:
+    names = [path.stem for path in before.segments(table)]
+    for name in names:
+        link_file(before, f"{table}/{name}.arrow", folder, kept)
+    return names
+
+
+def link_file(before: Before, name: str, folder: Path, kept: dict[str, str]) -> None:
+    """The same file under a second name, so that an append does not copy what it keeps."""
+    assert before.folder is not None
+    (folder / name).parent.mkdir(exist_ok=True)
+    try:
+        os.link(before.folder / name, folder / name)
+    except OSError:  # a file system without links
+        shutil.copyfile(before.folder / name, folder / name)
+    kept[name] = before.manifest["files"][name]

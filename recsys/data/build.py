@@ -29,7 +29,7 @@ from recsys.data.check import check_expressions
 from recsys.data.clean import Tables, read_tables, stop_where_too_bad
 from recsys.data.engines import Engine, Pool, Progress, Threads
 from recsys.data.filters import check_timeline_left
-from recsys.data.finish import Work, all_bad, counts_before, finish
+from recsys.data.finish import counts_before, finish
 from recsys.data.ids import hash_places, id_file, number_values, place_values
 from recsys.data.ingest import Ingested, IngestTask, ingest, spill
 from recsys.data.labels import Histogram
@@ -42,6 +42,7 @@ from recsys.data.settle import Lateness, Settled, SettleTask, settle
 from recsys.data.shape import GIVEN, LENGTH_BEFORE, Shaped, ShapeTask, fit_labels, shape
 from recsys.data.slowly import slow_table
 from recsys.data.splits import GivenFiles, GlobalTime
+from recsys.data.work import Work, all_bad
 from recsys.errors import InputError
 from recsys.features import State, needs
 

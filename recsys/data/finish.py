@@ -3,30 +3,20 @@
 Shapes: E = new timeline events, U, I = rows of the user and item tables.
 """
 
-import os
 import shutil
-from collections import Counter
-from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
-import polars.selectors as cs
 
 from recsys.columns import (
-    ARRIVAL,
-    CONTEXT_PREFIX,
     EXAMPLES,
     FIRST_ID,
     ITEM,
-    ITEM_ID,
     ITEMS_FILE,
     LENGTH,
-    RAW,
-    ROW,
     SPLIT,
     SPLIT_NAMES,
     START,
@@ -35,57 +25,25 @@ from recsys.columns import (
     TRAIN_COUNT,
     TRAIN_LENGTH,
     USER,
-    USER_ID,
     USERS_FILE,
     VALID_LENGTH,
     VOCABULARIES_FILE,
     context,
 )  # fmt: skip
 from recsys.data import Data
+from recsys.data.account import account
 from recsys.data.arrow import read_arrow, write_arrow, write_columns
-from recsys.data.before import RECENT_FILE, Before, feature_state_file, hash_state_file
-from recsys.data.clean import Tables, by_reason
+from recsys.data.aside import set_aside
+from recsys.data.before import RECENT_FILE, Before, feature_state_file, hash_state_file, link_all, link_file
 from recsys.data.identity import content
 from recsys.data.ids import hash_file, id_file
-from recsys.data.ingest import QUARANTINE, ROW_BITS, Ingested
-from recsys.data.rules import REASON, RULE, Broken
-from recsys.data.settle import Settled
+from recsys.data.ingest import QUARANTINE
 from recsys.data.shape import COUNTS_FILE, Shaped
 from recsys.data.tables import Feature
+from recsys.data.work import Work
 from recsys.errors import InputError
 
 IN_MEMORY = 1 << 25  # timeline events; 16 bytes each
-
-
-@dataclass(frozen=True)
-class Work:
-    """What the tasks did.
-
-    `values` are the distinct values of ids and context features in the order of their dense ids, `places` all of them in the
-    order that settled rows use.
-    """
-
-    scratch: Path
-    places: Mapping[str, pl.Series]
-    values: Mapping[str, pl.Series]
-    tables: Tables
-    ingested: list[Ingested]
-    settled: list[Settled]
-    shaped: list[Shaped]
-    states: list[Path]  # of the point-in-time features, by key
-    counts_before: tuple[np.ndarray, np.ndarray]
-    rows_dropped: int
-    cuts_ms: tuple[int, int] | None
-    newest_ms: int
-    units: list[str]
-
-    @property
-    def num_users(self) -> int:
-        return FIRST_ID + len(self.values[USER])
-
-    @property
-    def num_items(self) -> int:
-        return FIRST_ID + len(self.values[ITEM])
 
 
 def finish(data: Data, work: Work, before: Before, folder: Path, manifest: dict[str, Any]) -> None:
@@ -114,7 +72,7 @@ def finish(data: Data, work: Work, before: Before, folder: Path, manifest: dict[
     write_arrow(tables.frames[USER].with_columns(**places), folder / USERS_FILE)
     write_arrow(tables.frames[ITEM].with_columns(pl.Series(TRAIN_COUNT, train_count_I)), folder / ITEMS_FILE)
     _vocabularies(features, folder / VOCABULARIES_FILE)
-    _quarantine(work, before, list(manifest["pieces"]), folder / QUARANTINE, kept)
+    set_aside(work, before, list(manifest["pieces"]), folder / QUARANTINE, kept)
     _state(data, work, before, folder)
     manifest |= {
         "segments": segments,
@@ -124,7 +82,7 @@ def finish(data: Data, work: Work, before: Before, folder: Path, manifest: dict[
         "units": work.units,
         "newest_ms": work.newest_ms,
         "cuts_ms": None if work.cuts_ms is None else list(work.cuts_ms),
-        "report": _report(data, work, before, count_US) | tables.report,
+        "report": account(data, work, before, count_US) | tables.report,
     }
     manifest["content"] = content(
         before.manifest.get("content"), sum(part.hash_sum for part in work.shaped), sum(part.rows for part in work.shaped)
@@ -184,7 +142,7 @@ def _move_cuts(
 
 def _timeline(work: Work, before: Before, new_U: np.ndarray, folder: Path, kept: dict[str, str]) -> list[str]:
     """One new file: the shards' events, users ascending."""
-    names = _link(before, TIMELINE, folder, kept)
+    names = link_all(before, TIMELINE, folder, kept)
     start_U, total = np.cumsum(new_U) - new_U, int(new_U.sum())
     types = {USER: np.int32, ITEM: np.int32, TIME_MS: np.int64}
     columns = {name: _array(work.scratch / f"timeline-{name}.npy", total, dtype) for name, dtype in types.items()}
@@ -214,13 +172,13 @@ def _array(path: Path, size: int, dtype: type) -> np.ndarray:
 
 
 def _examples(work: Work, before: Before, folder: Path, kept: dict[str, str]) -> list[str]:
-    names = _link(before, EXAMPLES, folder, kept)
+    names = link_all(before, EXAMPLES, folder, kept)
     for name in names:
         moved = work.scratch / f"{name}.split.arrow"
         if moved.exists():
             shutil.move(moved, folder / EXAMPLES / moved.name)
         else:
-            _link_file(before, f"{EXAMPLES}/{name}.split.arrow", folder, kept)
+            link_file(before, f"{EXAMPLES}/{name}.split.arrow", folder, kept)
     for number, part in enumerate(work.shaped):
         if part.examples or (number == len(work.shaped) - 1 and not names):  # one file at least, for the names of the columns
             names.append(f"{len(names):03d}")
@@ -228,24 +186,6 @@ def _examples(work: Work, before: Before, folder: Path, kept: dict[str, str]) ->
             shutil.move(part.out / "examples.arrow", folder / EXAMPLES / f"{names[-1]}.arrow")
             shutil.move(part.out / "split.arrow", folder / EXAMPLES / f"{names[-1]}.split.arrow")
     return names
-
-
-def _link(before: Before, table: str, folder: Path, kept: dict[str, str]) -> list[str]:
-    names = [path.stem for path in before.segments(table)]
-    for name in names:
-        _link_file(before, f"{table}/{name}.arrow", folder, kept)
-    return names
-
-
-def _link_file(before: Before, name: str, folder: Path, kept: dict[str, str]) -> None:
-    """The same file under a second name, so that an append does not copy what it keeps."""
-    assert before.folder is not None
-    (folder / name).parent.mkdir(exist_ok=True)
-    try:
-        os.link(before.folder / name, folder / name)
-    except OSError:  # a file system without links
-        shutil.copyfile(before.folder / name, folder / name)
-    kept[name] = before.manifest["files"][name]
 
 
 def _vocabularies(features: list[Feature], path: Path) -> None:
@@ -258,36 +198,6 @@ def _vocabularies(features: list[Feature], path: Path) -> None:
     ]
     if values:
         pl.concat(values).write_parquet(path)
-
-
-def _quarantine(work: Work, before: Before, pieces: list[str], folder: Path, kept: dict[str, str]) -> None:
-    """All rows set aside, with rule, reason and where they stood; an append adds a file."""
-    old = [name for name in before.manifest.get("files", {}) if name.startswith(f"{QUARANTINE}/events")]
-    for name in old:
-        _link_file(before, name, folder.parent, kept)
-    parts = [path for found in work.ingested for path in sorted((found.folder / QUARANTINE).glob("*.parquet"))]
-    frames = [pl.scan_parquet(path) for path in parts]
-    frames += [_named(read_arrow(found.quarantine), work, pieces).lazy() for found in work.settled if found.quarantine.exists()]
-    if frames:
-        folder.mkdir(exist_ok=True)
-        leading = [RULE, REASON, "source_file", "source_row"]
-        events = pl.concat(frames, how="diagonal").rename({ROW: "source_row"})
-        rest = [name for name in events.collect_schema().names() if name not in leading]
-        events.select(*leading, *rest).sink_parquet(folder / (f"events-{len(old):03d}.parquet" if old else "events.parquet"))
-    for name, frame in work.tables.quarantine.items():
-        if len(frame):
-            folder.mkdir(exist_ok=True)
-            frame.rename({ROW: "source_row"}).write_parquet(folder / f"{name}.parquet")
-
-
-def _named(bad: pl.DataFrame, work: Work, pieces: list[str]) -> pl.DataFrame:
-    """Rows that a shard set aside, with external ids and their place in a file in place of numbers."""
-    ids = {USER: USER_ID, ITEM: ITEM_ID}
-    names = [work.places[name].gather(bad[name]).alias(text) for name, text in ids.items()]
-    file = pl.Series("source_file", pieces).gather(bad[ROW] // (1 << ROW_BITS))
-    return bad.drop(USER, ITEM, cs.starts_with(CONTEXT_PREFIX), cs.by_name(ARRIVAL, RAW, require_all=False)).with_columns(
-        *names, file, pl.col(ROW) % (1 << ROW_BITS)
-    )
 
 
 def _state(data: Data, work: Work, before: Before, folder: Path) -> None:
@@ -310,65 +220,3 @@ def _state(data: Data, work: Work, before: Before, folder: Path) -> None:
             shutil.copyfile(hash_file(work.scratch, name), hash_state_file(folder, name))
     for group, file in enumerate(work.states):
         shutil.copyfile(file, feature_state_file(folder, group))
-
-
-def _report(data: Data, work: Work, before: Before, count_US: np.ndarray) -> dict[str, Any]:
-    """What was read, set aside and kept, of all that the dataset holds."""
-    old: dict[str, Any] = before.manifest.get("report", {})
-    broken = all_bad(work.ingested, work.settled)
-    by_rule = Counter[str](old.get("quarantined_by_rule", {}))
-    for (rule, _), count in broken.items():
-        by_rule[rule] += count
-    reasons = Counter({("", reason): count for reason, count in old.get("quarantined_by_reason", {}).items()})
-    counts = {
-        "rows_read": sum(found.rows_read for found in work.ingested),
-        "rows_quarantined": broken.total(),
-        "rows_dropped_by_steps": sum(found.rows_dropped_by_steps for found in work.settled),
-        "rows_dropped_by_min_counts": work.rows_dropped,
-        "rows_kept": sum(part.rows for part in work.shaped),
-        "late_rows": sum(found.late_rows for found in work.settled),
-        "conflicting_rows": sum(found.conflicting_rows for found in work.settled),
-        "timeline_events": sum(part.events for part in work.shaped),
-        "events_with_tied_time": sum(part.tied_events for part in work.shaped),
-        "events_of_repeated_pairs": sum(part.repeated_pairs for part in work.shaped),
-        "examples": sum(part.examples for part in work.shaped),
-    }
-    counts = {name: old.get(name, 0) + count for name, count in counts.items()}
-    first_ms, last_ms = (min, [part.first_ms for part in work.shaped]), (max, [part.last_ms for part in work.shaped])
-    has_time = data.events.has_time
-    return {
-        **counts,
-        "quarantined_by_rule": dict(by_rule.most_common()),
-        "quarantined_by_reason": by_reason(broken + reasons),
-        "time_unit": data.events.time_unit,
-        "users": len(work.values[USER]),
-        "items": len(work.values[ITEM]),
-        "timeline_by_split": dict(zip(SPLIT_NAMES, count_US.sum(axis=0).tolist(), strict=True)),
-        "share_with_tied_time": round(counts["events_with_tied_time"] / max(1, counts["timeline_events"]), 4),
-        "share_of_repeated_pairs": round(counts["events_of_repeated_pairs"] / max(1, counts["timeline_events"]), 4),
-        "first_time_ms": _over(*first_ms, old.get("first_time_ms")) if has_time else None,
-        "last_time_ms": _over(*last_ms, old.get("last_time_ms")) if has_time else None,
-        "tasks": {task: _task(task, work, old) for task in data.events.labels},
-    }
-
-
-def all_bad(ingested: list[Ingested], settled: list[Settled]) -> Counter[Broken]:
-    """The rules that rows broke, and how many rows."""
-    counts = Counter[Broken]()
-    for bad in [*(found.bad for found in ingested), *(found.bad for found in settled)]:
-        counts.update(bad)
-    return counts
-
-
-def _over(choose: Callable[[list[int]], int], found: list[int | None], old: int | None) -> int | None:
-    known = [value for value in [*found, old] if value is not None]
-    return choose(known) if known else None
-
-
-def _task(task: str, work: Work, old: dict[str, Any]) -> dict[str, Any]:
-    """How many labels there are and their mean."""
-    before = old.get("tasks", {}).get(task, {"labelled": 0, "mean": None})
-    ones = round(before["labelled"] * (before["mean"] or 0.0))  # labels that can be appended are 0 or 1
-    parts = [(before["labelled"], ones), *[part.tasks[task] for part in work.shaped]]
-    labelled, total = (sum(column) for column in zip(*parts, strict=True))
-    return {"labelled": labelled, "mean": total / labelled if labelled else None}
