@@ -1,6 +1,5 @@
 """The dataset that an append goes on from, and whether it can."""
 
-import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from recsys.artefact import MANIFEST, file_hash, is_there, read_manifest
+from recsys.artefact import file_hash, is_there, read_manifest
 from recsys.columns import (
     CONTEXT_PREFIX,
     FIRST_ID,
@@ -103,17 +102,28 @@ class Before:
         )
 
 
-def fingerprints(data: Data, pieces: Sequence[Piece], raw: Path, out: Path) -> tuple[dict[str, str], dict[str, list[int]]]:
+def _manifest(out: Path) -> dict[str, Any]:
+    """Of the dataset in `out`, empty where there is none that this code reads."""
+    try:
+        return read_manifest(out, "dataset")
+    except InputError:
+        return {}
+
+
+def fingerprints(
+    data: Data, pieces: Sequence[Piece], raw: Path, out: Path, *, anew: bool
+) -> tuple[dict[str, str], dict[str, list[int]]]:
     """Of every raw file what it is recognised by, and its size and time of change.
 
-    A file that has those of the dataset in `out` is taken for the same and not read again, so that an append costs what is new.
+    A file that has those of the dataset in `out` is taken for the same and not read again, so that an append costs what is new;
+    with `anew` every file is read.
     """
     files = {piece.name: Path(piece.location) for piece in pieces}
     for table in filter(None, (data.users, data.items)):
         files |= {str(file.relative_to(raw)): file for file in table.files(raw)}
     found = {name: file.stat() for name, file in files.items() if file.is_file()}
     stats = {name: [stat.st_size, stat.st_mtime_ns] for name, stat in found.items()}
-    before = json.loads((out / MANIFEST).read_text()) if (out / MANIFEST).is_file() else {}
+    before = {} if anew else _manifest(out)
     same = {name for name, stat in stats.items() if before.get("stats", {}).get(name) == stat}
     by_name = {piece.name: piece for piece in pieces}
     inputs = {
@@ -131,9 +141,8 @@ def previous(
         return Before(), "built from scratch, as asked"
     if not is_there(out):
         return Before(), "built from scratch: there was no dataset"
-    try:
-        manifest = read_manifest(out, "dataset")
-    except InputError:
+    manifest = _manifest(out)
+    if not manifest:
         return Before(), "built from scratch: there was no dataset of this format"
     why_not = _why_not(data, declared, pieces, inputs, manifest)
     if why_not:

@@ -67,7 +67,7 @@ def build(
     pieces = data.events.list_pieces(raw)
     declared = data.model_dump(mode="json")
     data = _with_time_unit(data, pieces)
-    inputs, stats = fingerprints(data, pieces, raw, out)
+    inputs, stats = fingerprints(data, pieces, raw, out, anew=anew)
     before, how = previous(data, declared, pieces, inputs, out, anew=anew)
     if before.folder is not None and inputs == before.manifest["inputs"]:
         return dict(before.manifest)

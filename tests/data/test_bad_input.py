@@ -1,5 +1,6 @@
 """Every mistake is one sentence that names the file, the field or the value, and leaves what was there before."""
 
+import json
 import os
 import re
 from collections.abc import Callable
@@ -278,6 +279,26 @@ def test_an_interrupted_run_leaves_the_dataset_that_was_there(
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dataset", "raw"]
     assert Dataset(out).vocabulary("context", "device") == ["web"]
+
+
+def test_a_file_that_only_looks_unchanged_is_read_when_asked_to(write: Callable[..., Path], raw: Path, tmp_path: Path) -> None:
+    data, out = Data.model_validate({"events": EVENTS, "split": SPLIT}), tmp_path / "dataset"
+    stat = write("log.csv", LOG).stat()
+    first = build(data, raw, out)
+    changed = write("log.csv", LOG.replace("web", "app"))
+    os.utime(changed, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert build(data, raw, out) == json.loads((out / "manifest.json").read_text())
+    assert build(data, raw, out, anew=True)["inputs"] != first["inputs"]
+    assert Dataset(out).vocabulary("context", "device") == ["app"]
+
+
+def test_a_dataset_with_a_broken_manifest_is_built_again(write: Callable[..., Path], raw: Path, tmp_path: Path) -> None:
+    write("log.csv", LOG)
+    data, out = Data.model_validate({"events": EVENTS, "split": SPLIT}), tmp_path / "dataset"
+    content = build(data, raw, out)["content"]
+    (out / "manifest.json").write_text("{")
+    again = build(data, raw, out)
+    assert (again["content"], again["report"]["built"][:18]) == (content, "built from scratch")
 
 
 def test_what_a_killed_run_spilled_is_cleared_away(write: Callable[..., Path], raw: Path, tmp_path: Path) -> None:
