@@ -45,18 +45,40 @@ class Batch:
     label_BT: Tensor = field(default_factory=lambda: torch.empty(0, 0))
     weight_B: Tensor = field(default_factory=lambda: torch.empty(0))
     dense_BF: Tensor = field(default_factory=lambda: torch.empty(0, 0))  # point-in-time features, NaN where unknown
+    time_N: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))  # milliseconds of a sequence's events
+    behaviour_N: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))  # masks of the events of `history`
 
     def to(self, device: torch.device) -> "Batch":
         ids = {name: row.to(device) for name, row in self.ids.items()}
-        return Batch(ids, self.label_BT.to(device), self.weight_B.to(device), self.dense_BF.to(device))
+        tensors = (self.label_BT, self.weight_B, self.dense_BF, self.time_N, self.behaviour_N)
+        return Batch(ids, *(part.to(device) for part in tensors))
 
     def split(self, sizes: Sequence[int]) -> list["Batch"]:
         """Views of the next `sizes[i]` rows each."""
         names, rows = list(self.ids), zip(*(row.split(sizes) for row in self.ids.values()), strict=True)
-        tensors = (part.split(list(sizes)) for part in (self.label_BT, self.weight_B, self.dense_BF))
-        return [Batch(dict(zip(names, ids, strict=True)), *rest) for ids, *rest in zip(rows, *tensors, strict=True)]
+        parts = [dict(zip(names, ids, strict=True)) for ids in rows]
+        tensors = [_cut(part, sizes) for part in (self.label_BT, self.weight_B, self.dense_BF)]
+        events = [len(ids["history"].value_N) for ids in parts]
+        tensors += [_cut(part, events) for part in (self.time_N, self.behaviour_N)]
+        return [Batch(*fields) for fields in zip(parts, *tensors, strict=True)]
+
+    @property
+    def rows(self) -> int:
+        """Sequences or examples."""
+        return len(self.ids["history"].length_B)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor by name, for a file of them."""
+        ids = {f"{part}/{name}": value for name, row in self.ids.items() for part, value in vars(row).items()}
+        rest = {name: value for name, value in vars(self).items() if isinstance(value, Tensor) and value.numel()}
+        return {name: value.cpu().contiguous() for name, value in {**ids, **rest}.items()}
 
     @property
     def num_predictions(self) -> int:
         """What the batch trains: labelled examples, or the events of the sequences."""
         return len(self.label_BT) or len(self.ids["history"].value_N)
+
+
+def _cut(rows: Tensor, sizes: Sequence[int]) -> Sequence[Tensor]:
+    """Views of the next `sizes[i]` rows each; a field that the batch does not have stays empty."""
+    return rows.split(list(sizes)) if len(rows) else [rows] * len(sizes)

@@ -38,6 +38,7 @@ START = "start"  # first timeline row of a user
 LENGTH = "length"  # number of timeline rows of a user
 TRAIN_LENGTH = "train_length"  # how many of a user's timeline events train: the first ones
 VALID_LENGTH = "valid_length"  # how many of the next validate; the rest test
+BEHAVIOUR = "behaviour"  # of a bundle's timeline: bit t is set where the event's label of task t was 1
 TRAIN_COUNT = "train_count"  # timeline events of an item in the training split
 
 TRAIN, VALID, TEST = 0, 1, 2

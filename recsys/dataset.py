@@ -82,6 +82,11 @@ class Dataset:
         return [name.removeprefix(ASOF_PREFIX) for name in self.examples if name.startswith(ASOF_PREFIX)]
 
     @property
+    def has_time(self) -> bool:
+        """Whether times are moments of the calendar; else they are places in the log."""
+        return bool(self.manifest["has_time"])
+
+    @property
     def num_users(self) -> int:
         return len(self.start_U)
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from recsys.batch import Batch, Ids
+from recsys.behaviours import behaviours as behaviour_masks
 from recsys.columns import ITEM, POSITION, USER, WEIGHT, asof, context, feature, label
 from recsys.dataset import Dataset
 from recsys.jagged import Jagged, gather, ranges
@@ -48,6 +49,8 @@ class SequenceLoader:
 
     A window has at most `max_history` + 1 events: all are predicted, and all but the last are read, so that a model learns to
     predict from every length of history it is served with. The windows' phase is another one in each epoch.
+    A batch has `batch_size` windows of like length or, with `batch_tokens`, as many as fill so many events when padded; every
+    process takes every R-th of them. With `validation_too` the validation events are trained on as well.
     """
 
     dataset: Dataset
@@ -56,21 +59,32 @@ class SequenceLoader:
     seed: int
     rank: int = 0
     world_size: int = 1
+    batch_tokens: int | None = None
+    validation_too: bool = False
 
     def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
         start_W, length_W = self._windows(epoch)
-        for rows in _together(self._order(length_W, epoch)[first_batch:], self.batch_size):
+        mine = [rows[self.rank :: self.world_size] for rows in self._order(length_W, epoch)[first_batch:]]
+        for rows in _together(mine, self.batch_size):
             row_B = np.concatenate(rows)
-            history = _ids(gather(self.dataset.item_E, start_W[row_B], length_W[row_B]), length_W[row_B])
-            yield from (Batch({"history": part}) for part in history.split([len(row) for row in rows]))
+            start_B, length_B = start_W[row_B], length_W[row_B]
+            history = _ids(gather(self.dataset.item_E, start_B, length_B), length_B)
+            time_N = _int64(gather(self.dataset.time_ms_E, start_B, length_B))
+            yield from Batch({"history": history}, time_N=time_N).split([len(row) for row in rows])
 
     def num_batches(self, epoch: int) -> int:
-        """Batches of this rank; every rank has the same number."""
-        return -(-int(self._counts(epoch)[0].sum()) // self.batch_size) // self.world_size
+        """The same on every process."""
+        if self.batch_tokens is None:
+            return _num_batches(int(self._counts(epoch)[0].sum()), self.batch_size)
+        return len(self._order(self._windows(epoch)[1], epoch))
+
+    @property
+    def _length_U(self) -> np.ndarray:
+        return self.dataset.train_length_U + (self.dataset.valid_length_U if self.validation_too else 0)
 
     def _counts(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """How many windows each user has, and the phase at which a long timeline is cut."""
-        length_U, size = self.dataset.train_length_U, self.max_history + 1
+        length_U, size = self._length_U, self.max_history + 1
         phase_U = _rng(self.seed, epoch, 0).integers(0, size, len(length_U))
         phase_U[length_U <= size] = 0
         return -(-(length_U + phase_U) // size) * (length_U > 0), phase_U
@@ -81,35 +95,42 @@ class SequenceLoader:
         user_W = np.repeat(np.arange(len(count_U)), count_U)
         place_W = ranges(np.zeros_like(count_U), count_U) * size - phase_U[user_W]
         begin_W = np.maximum(place_W, 0)
-        end_W = np.minimum(place_W + size, self.dataset.train_length_U[user_W])
+        end_W = np.minimum(place_W + size, self._length_U[user_W])
         return self.dataset.start_U[user_W] + begin_W, end_W - begin_W
 
     def _order(self, length_W: np.ndarray, epoch: int) -> list[np.ndarray]:
+        """The windows of every batch, of all processes together."""
         rng = _rng(self.seed, epoch, 1)
         shuffled_W = rng.permutation(len(length_W))
-        bucket = self.batch_size * BUCKET_BATCHES
+        ends = _ends(len(shuffled_W), self.batch_size)
         batches = []
-        for begin in range(0, len(shuffled_W), bucket):
-            part = shuffled_W[begin : begin + bucket]
-            batches += _cut_by_length(part, length_W[part], self.batch_size)
-        mine = [batches[i] for i in rng.permutation(len(batches))]
-        return mine[self.rank : len(mine) - len(mine) % self.world_size : self.world_size]
+        for first in range(0, len(ends), BUCKET_BATCHES):
+            begin, cut = ends[first - 1] if first else 0, ends[first : first + BUCKET_BATCHES]
+            part = shuffled_W[begin : cut[-1]]
+            row_W = part[np.argsort(length_W[part], kind="stable")]
+            if self.batch_tokens is None:
+                batches += np.split(row_W, np.asarray(cut[:-1]) - begin)
+            else:
+                batches += _filled(row_W, length_W[row_W], self.batch_tokens, self.world_size)
+        return [batches[i] for i in rng.permutation(len(batches))]
 
 
 class ExampleLoader:
     """Examples of one split with every feature the ranker reads: ids, attributes and the history before the position.
 
     With `bucket_by_length` the examples of a batch have histories of similar length: those of `BUCKET_BATCHES` batches are
-    sorted by it, and these batches come in random order.
+    sorted by it, and these batches come in random order. With `behaviours` a batch says of every event of a history which of
+    `tasks` had label 1 there, as far as that was known at once.
     """
 
     def __init__(
         self, dataset: Dataset, *, tasks: Sequence[str], split: int, max_history: int, batch_size: int, seed: int,
-        rank: int = 0, world_size: int = 1, bucket_by_length: bool = False,
+        rank: int = 0, world_size: int = 1, bucket_by_length: bool = False, behaviours: bool = False,
     ):  # fmt: skip
         self.dataset, self.tasks, self.max_history, self.batch_size = dataset, list(tasks), max_history, batch_size
         self.seed, self.rank, self.world_size, self.bucket_by_length = seed, rank, world_size, bucket_by_length
         self.row_X = dataset.example_rows(split)
+        self._behaviour_E = behaviour_masks(dataset, self.tasks) if behaviours else None
         self._asof = dataset.asof
         self._codes: dict[str, tuple[str, Jagged]] = {}  # features with several values
         self._code: dict[str, tuple[str, np.ndarray]] = {}  # and with one
@@ -130,10 +151,8 @@ class ExampleLoader:
         return self._gathered(_cut(self.row_X, self.batch_size))
 
     def num_batches(self, epoch: int) -> int:
-        """Batches of this rank; a remainder that cannot be shared among all ranks waits for another epoch's shuffle."""
-        if self.world_size == 1:
-            return -(-len(self.row_X) // self.batch_size)
-        return len(self.row_X) // (self.batch_size * self.world_size)
+        """The same on every process."""
+        return _num_batches(len(self.row_X), self.batch_size)
 
     def batch(self, row_B: np.ndarray) -> Batch:
         """The examples asked for."""
@@ -150,7 +169,9 @@ class ExampleLoader:
 
         user_B, item_B, position_B = (column(name).astype(np.int64) for name in (USER, ITEM, POSITION))
         length_B = np.minimum(position_B, self.max_history)
-        history_N = gather(data.item_E, data.start_U[user_B] + position_B - length_B, length_B)
+        start_B = data.start_U[user_B] + position_B - length_B
+        history_N = gather(data.item_E, start_B, length_B)
+        behaviour_N = np.empty(0, np.int64) if self._behaviour_E is None else gather(self._behaviour_E, start_B, length_B)
         one_B = torch.ones(len(row_B), dtype=torch.int64)
         single = {"user": user_B, "item": item_B}
         single |= {name: code[user_B if owner == "user" else item_B] for name, (owner, code) in self._code.items()}
@@ -162,24 +183,22 @@ class ExampleLoader:
             ids[name] = _ids(taken.item_E, taken.lengths)
         label_BT = columns([label(task) for task in self.tasks])
         dense_BF = columns([feature(name) for name in data.dense]) if data.dense else torch.empty(len(row_B), 0)
-        return Batch(ids, label_BT, torch.from_numpy(column(WEIGHT)), dense_BF)
+        return Batch(ids, label_BT, torch.from_numpy(column(WEIGHT)), dense_BF, behaviour_N=torch.from_numpy(behaviour_N))
 
     def _mine(self, epoch: int, first_batch: int) -> Iterator[np.ndarray]:
-        """The rows of each batch of this rank."""
+        """The rows of each batch that this process works on: every R-th."""
         order_X = _rng(self.seed, epoch, 2).permutation(self.row_X)
-        mine = range(first_batch * self.world_size + self.rank, self.num_batches(epoch) * self.world_size, self.world_size)
-        size = BUCKET_BATCHES * self.batch_size
-        for bucket in range(mine.start // BUCKET_BATCHES, -(-mine.stop // BUCKET_BATCHES)):
-            row_X = order_X[bucket * size : (bucket + 1) * size]
-            batches = self._by_length(row_X, epoch, bucket) if self.bucket_by_length else _cut(row_X, self.batch_size)
-            yield from (rows for index, rows in enumerate(batches, bucket * BUCKET_BATCHES) if index in mine)
-
-    def _by_length(self, row_X: np.ndarray, epoch: int, bucket: int) -> list[np.ndarray]:
-        """Whole batches of similar length in random order, then the rest, which is any rows and not shared among ranks."""
-        whole_X, rest_X = np.split(row_X, [len(row_X) - len(row_X) % self.batch_size])
-        length_X = np.minimum(self.dataset.examples[POSITION][whole_X], self.max_history)
-        batches = _cut_by_length(whole_X, length_X, self.batch_size)
-        return [batches[i] for i in _rng(self.seed, epoch, 3, bucket).permutation(len(batches))] + _cut(rest_X, self.batch_size)
+        ends = _ends(len(order_X), self.batch_size)
+        for bucket in range(first_batch // BUCKET_BATCHES, -(-len(ends) // BUCKET_BATCHES)):
+            first = bucket * BUCKET_BATCHES
+            begin, cut = ends[first - 1] if first else 0, ends[first : first + BUCKET_BATCHES]
+            row_X = order_X[begin : cut[-1]]
+            if self.bucket_by_length:
+                row_X = row_X[np.argsort(np.minimum(self.dataset.examples[POSITION][row_X], self.max_history), kind="stable")]
+            batches = np.split(row_X, np.asarray(cut[:-1], np.int64) - begin)
+            if self.bucket_by_length:
+                batches = [batches[i] for i in _rng(self.seed, epoch, 3, bucket).permutation(len(batches))]
+            yield from (rows[self.rank :: self.world_size] for index, rows in enumerate(batches, first) if index >= first_batch)
 
     def _gathered(self, batches: Iterable[np.ndarray]) -> Iterator[Batch]:
         for rows in _together(batches, self.batch_size):
@@ -197,8 +216,29 @@ def _cut(row_X: np.ndarray, batch_size: int) -> list[np.ndarray]:
     return [row_X[begin : begin + batch_size] for begin in range(0, len(row_X), batch_size)]
 
 
-def _cut_by_length(row_N: np.ndarray, length_N: np.ndarray, batch_size: int) -> list[np.ndarray]:
-    return _cut(row_N[np.argsort(length_N, kind="stable")], batch_size)
+def _ends(num_rows: int, batch_size: int) -> list[int]:
+    """Where batches end; a remainder of less than half a batch goes to the last one, so that every process has rows of it."""
+    ends = list(range(batch_size, num_rows + 1, batch_size))
+    rest = num_rows - (ends[-1] if ends else 0)
+    if ends and 2 * rest < batch_size:
+        ends[-1] = num_rows
+    elif rest:
+        ends.append(num_rows)
+    return ends
+
+
+def _num_batches(num_rows: int, batch_size: int) -> int:
+    return len(_ends(num_rows, batch_size))
+
+
+def _filled(row_W: np.ndarray, length_W: np.ndarray, tokens: int, least: int) -> list[np.ndarray]:
+    """Rows in ascending order of length, cut into batches of at most `tokens` cells when padded, but of `least` rows."""
+    batches, end = [], len(row_W)
+    while end:
+        begin = max(0, end - max(least, tokens // max(1, int(length_W[end - 1]))))
+        batches.append(row_W[0 if begin < least else begin : end])
+        end = 0 if begin < least else begin
+    return batches
 
 
 def _rng(*purpose: int) -> np.random.Generator:

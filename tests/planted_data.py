@@ -94,7 +94,7 @@ def write_dataset(
         segments={TIMELINE: names, EXAMPLES: [] if examples is None else names},
         tasks=[name.removeprefix(LABEL_PREFIX) for name in example_columns if name.startswith(LABEL_PREFIX)],
         dense=[name.removeprefix(FEATURE_PREFIX) for name in example_columns if name.startswith(FEATURE_PREFIX)],
-        context=list(context_sizes), features=described, config={},
+        context=list(context_sizes), features=described, config={}, has_time=True,
         data_fingerprint=fingerprint([[list(timeline) for timeline in timelines], described]),
     ) as (scratch, _):  # fmt: skip
         for name, frame in frames.items():

@@ -115,14 +115,22 @@ class TestAnyLoader:
                     len(list(loader.epoch(epoch)))
                     for loader in (make_loader(rank=r, world_size=world_size) for r in range(world_size))
                 }
-                assert counts == {make_loader(world_size=world_size).num_batches(epoch)}
+                assert counts == {make_loader().num_batches(epoch)}
 
     def test_ranks_share_the_batches_of_one_process(self, make_loader: Callable[..., SequenceLoader]) -> None:
         alone = list(make_loader().epoch(1))
-        parts = [list(make_loader(rank=rank, world_size=2).epoch(1)) for rank in range(2)]
-        woven = [batch for pair in zip(*parts, strict=True) for batch in pair]
-        assert same(woven, alone[: len(woven)])
-        assert len(alone) - len(woven) <= 2
+        parts = [list(make_loader(rank=rank, world_size=3).epoch(1)) for rank in range(3)]
+        for whole, *shares in zip(alone, *parts, strict=True):
+            rows = [share.split([1] * share.rows) for share in shares]
+            woven = [rows[place % 3][place // 3] for place in range(whole.rows)]
+            assert same(woven, whole.split([1] * whole.rows))
+            assert sum(share.rows for share in shares) == whole.rows
+
+    def test_a_small_remainder_joins_the_last_batch(self, make_loader: Callable[..., SequenceLoader]) -> None:
+        sizes = [batch.rows for batch in make_loader().epoch(0)]
+        usual = max(set(sizes), key=sizes.count)
+        assert min(sizes) >= usual / 2
+        assert max(sizes) < 1.5 * usual
 
     def test_prefetched_batches_are_the_same(self, make_loader: Callable[..., SequenceLoader]) -> None:
         prefetched = Prefetched(make_loader())
@@ -237,3 +245,34 @@ def test_padded_rows() -> None:
     ids = Ids(torch.tensor([5, 6, 7]), torch.tensor([2, 0, 1]))
     assert ids.padded().tolist() == [[5, 6], [0, 0], [7, 0]]
     assert Ids(torch.empty(0, dtype=torch.int64), torch.zeros(2, dtype=torch.int64)).padded().tolist() == [[0], [0]]
+
+
+def trained_on(data: Dataset, validation_too: bool) -> list[int]:
+    """Every item of the training events, in order."""
+    ends = data.train_length_U + validation_too * data.valid_length_U
+    return [int(item) for start, end in zip(data.start_U, ends, strict=True) for item in data.item_E[start : start + end]]
+
+
+def test_batches_by_tokens_fill_their_budget(long_timelines: tuple[Dataset, list[list[int]]]) -> None:
+    data, _ = long_timelines
+    loader = SequenceLoader(data, 10, 4, seed=1, batch_tokens=40)
+    batches = list(loader.epoch(0))
+    assert len(batches) == loader.num_batches(0)
+    assert all(batch.rows * int(batch.ids["history"].length_B.max()) <= 40 for batch in batches)
+    assert len({batch.rows for batch in batches}) > 1
+    found = windows(batches)
+    assert sorted(event for window in found for event in window) == trained_on(data, False)
+    shares = [list(SequenceLoader(data, 10, 4, 1, rank, 2, batch_tokens=40).epoch(0)) for rank in range(2)]
+    assert all(batch.rows for share in shares for batch in share), "a process without rows"
+
+
+def test_events_come_with_their_times_and_validation_on_demand(long_timelines: tuple[Dataset, list[list[int]]]) -> None:
+    data, _ = long_timelines
+    for validation_too in (False, True):
+        loader = SequenceLoader(data, 10, 4, seed=1, validation_too=validation_too)
+        batches = list(loader.epoch(0))
+        time = dict(zip(data.item_E.tolist(), data.time_ms_E.tolist(), strict=True))  # every event of this log has its own item
+        for batch in batches:
+            assert batch.time_N.tolist() == [time[item] for item in batch.ids["history"].value_N.tolist()]
+        found = sorted(item for batch in batches for item in batch.ids["history"].value_N.tolist())
+        assert found == sorted(trained_on(data, loader.validation_too))

@@ -65,8 +65,13 @@ def clean(text: pl.Expr) -> pl.Expr:
 def _text(expression: str, raw: pl.LazyFrame) -> pl.Expr:
     """As it stands in the log: of ids and contexts, each distinct text is cleaned once, not each row."""
     value = pl.sql_expr(expression)
-    text = value.cast(pl.String)
-    if dtype_of(value, raw).is_float():
+    text, dtype = value.cast(pl.String), dtype_of(value, raw)
+    if dtype.is_nested():
+        raise InputError(
+            f"{expression!r} gives {dtype}, where one text or number is needed: `explode` makes each element of a column of "
+            "lists a row"
+        )
+    if dtype.is_float():
         is_whole = (value == value.round()) & (value.abs() < MAX_EXACT)
         text = pl.when(is_whole).then(value.cast(pl.Int64, strict=False).cast(pl.String)).otherwise(text)
     return text

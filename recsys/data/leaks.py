@@ -36,6 +36,7 @@ BOUNDS = np.iinfo(np.int64)
 def leaks(dataset: Path, *, examples: int = 5, rows: int = ROWS) -> dict[str, Any]:
     """Counts of leaks, with up to `examples` pairs each by their external ids, in order of users. Raises InputError.
 
+    - `has_time`: whether the log has times; without them the order of different users' events says nothing.
     - `held_out`, by split: its timeline `events`, and under `seen` how many of them have their pair in the training part too:
       in the timeline, among the examples, among the examples with a label above 0; under `earlier`, before the event itself.
     - `train_after_held_out`: training events and examples no earlier than the first held-out event.
@@ -65,6 +66,7 @@ def leaks(dataset: Path, *, examples: int = 5, rows: int = ROWS) -> dict[str, An
     ids = map_file(dataset / USERS_FILE)[USER_ID], map_file(dataset / ITEMS_FILE)[ITEM_ID]
     return {
         "split": manifest["config"]["split"]["kind"],
+        "has_time": manifest["has_time"],
         "held_out": {SPLIT_NAMES[split]: pairs.report(ids, examples) for split, pairs in held_out.items()},
         "train_after_held_out": {behaviour: count.report() for behaviour, count in after.items()},
         "test_before_others_train": before_others.report(),
@@ -93,7 +95,7 @@ def sentences(result: dict[str, Any]) -> list[str]:
             what = {TIMELINE: "events", EXAMPLE: "examples"}[behaviour]
             said.append(f"{late['count']:,} training {what} ({late['share']:.1%}) are no earlier than the first held-out event")
     early = result["test_before_others_train"]
-    if early["count"] and result["split"] != "time":
+    if early["count"] and result["has_time"] and result["split"] != "time":
         said.append(
             f"{early['share']:.1%} of the test events come before another user's newest training event: under split.kind "
             f"{result['split']} a model sees the future; kind time prevents it"

@@ -9,10 +9,13 @@ import pytest
 
 from pipelines.adapters import detect
 from pipelines.workspace import CONFIGS
+from recsys.columns import TEST
 from recsys.config import load
 from recsys.data.build import build
 from recsys.dataset import Dataset
 from recsys.errors import InputError
+from recsys.evaluate import judged_users, retrieval_metrics
+from recsys.metrics.floor import Transitions, recommend
 from recsys.simulate import Simulation, simulate
 
 T0 = 1_650_000_000
@@ -83,11 +86,34 @@ def write_demo(folder: Path) -> None:
         path.rename(folder / path.name)
 
 
+def write_sequences(folder: Path) -> None:
+    sequences = {"user": [1, 2, 3, 4], "items": [[5, 3, 1], [1, 2, 3, 4, 5], [4, 3], [2, 4, 1]]}
+    pl.DataFrame(sequences).write_parquet(folder / "sequences.parquet")
+
+
+def write_s3rec_beauty(folder: Path) -> None:
+    write_sequences(folder)
+    pl.DataFrame({"item": [1, 2, 5], "attributes": [[3, 1], [1], [2]]}).write_parquet(folder / "item_attributes.parquet")
+
+
+def write_apao_office(folder: Path) -> None:
+    write_sequences(folder)
+    items = {
+        "item": [1, 2], "title": ["Phone, White/Grey (2 pack)", "Desk LAMP"], "brand": ["VTech", ""],
+        "categories": ["Office Electronics, Telephones & Accessories", "Lamps"], "description": ["", "Bright."],
+    }  # fmt: skip
+    pl.DataFrame(items).write_parquet(folder / "items.parquet")
+
+
 TINY = {
+    "apao-office": write_apao_office, "s3rec-beauty": write_s3rec_beauty,
     "demo": write_demo, "goodbooks": write_goodbooks, "kuairand": write_kuairand, "ml-1m": write_ml_1m,
     "ml-1m-upstream": write_ml_1m_upstream, "retailrocket": write_retailrocket,
 }  # fmt: skip
-REAL = {"ml-1m": "ml-1m", "kuairand": "kuairand_kcore15", "retailrocket": "retailrocket_mb", "goodbooks": "goodbooks-10k_v1"}
+REAL = {
+    "ml-1m": "ml-1m", "kuairand": "kuairand_kcore15", "retailrocket": "retailrocket_mb", "goodbooks": "goodbooks-10k_v1",
+    "s3rec-beauty": "s3rec_beauty", "apao-office": "apao_office",
+}  # fmt: skip
 
 
 def test_every_shipped_config_is_tried_here() -> None:
@@ -112,7 +138,7 @@ def test_a_tiny_log_is_recognised_and_prepared(name: str, tmp_path: Path) -> Non
 
 def test_values_of_the_tiny_logs(tmp_path: Path) -> None:
     found = {}
-    for name in ("ml-1m-upstream", "kuairand", "goodbooks"):
+    for name in ("ml-1m-upstream", "kuairand", "goodbooks", "apao-office", "s3rec-beauty"):
         (tmp_path / name).mkdir()
         TINY[name](tmp_path / name)
         build(load(CONFIGS / f"{name}.yaml").data, tmp_path / name, tmp_path / name / "dataset")
@@ -126,6 +152,13 @@ def test_values_of_the_tiny_logs(tmp_path: Path) -> None:
     assert books.vocabulary("item", "author") == ["A. One", "C. Three"]
     assert books.vocabulary("item", "language") == ["en"]
     assert books.vocabulary("item", "decade") == ["-750", "2000"]
+    beauty, office = found["s3rec-beauty"], found["apao-office"]
+    assert [beauty.item_ids[i] for i in beauty.item_E] == [str(i) for i in (5, 3, 1, 1, 2, 3, 4, 5, 4, 3, 2, 4, 1)]
+    assert beauty.train_length_U.tolist() == [0, 0, 1, 3, 2, 1]
+    assert beauty.codes("attributes", "item").slice(2, 4).item_E.tolist() == [4, 2, 2]  # of items 1 and 2, in the table's order
+    assert office.vocabulary("item", "categories") == ["Lamps", "Office Electronics", "Telephones & Accessories"]
+    assert office.vocabulary("item", "title_words") == ["2", "desk", "grey", "lamp", "pack", "phone", "white"]
+    assert office.codes("brand", "item").item_E.tolist() == [1, 1, 2, 1, 1, 1, 1]  # an empty brand is unknown
 
 
 def test_the_order_of_goodbooks_tells_nothing(tmp_path: Path) -> None:
@@ -144,7 +177,7 @@ def test_the_order_of_goodbooks_tells_nothing(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_fits_nothing_is_refused_with_the_reason(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"it holds none of events, ratings\.parquet, log\.parquet"):
+    with pytest.raises(InputError, match=r"it holds none of sequences\.parquet, events, ratings\.parquet, log\.parquet"):
         detect(tmp_path)
     write_ml_1m(tmp_path)
     (tmp_path / "users.parquet").unlink()
@@ -171,6 +204,8 @@ REPORTS = {  # rows read, quarantined, users, items, timeline events
     "kuairand": (41_828, 124, 664, 9_359, 36_960),
     "retailrocket": (97_381, 0, 2_174, 29_905, 97_381),
     "goodbooks": (981_756, 1_644, 53_424, 10_000, 980_112),
+    "s3rec-beauty": (198_502, 0, 22_363, 12_101, 198_502),
+    "apao-office": (53_258, 0, 4_905, 2_420, 53_258),
 }
 
 
@@ -209,3 +244,14 @@ def test_the_order_of_movielens_is_the_one_published_splits_use(real_data: Calla
         dense = data.user_ids.index(str(user))
         timeline = data.timelines.slice(dense, dense + 1).item_E
         assert [data.item_ids[i] for i in timeline] == expected
+
+
+def test_the_split_of_beauty_is_the_published_one(real_data: Callable[[str], Path], tmp_path: Path) -> None:
+    """Transitions counted in training and validation reach HR@10 .0757 and NDCG@10 .0503 by an independent script."""
+    build(load(CONFIGS / "s3rec-beauty.yaml").data, real_data("s3rec_beauty"), tmp_path / "dataset")
+    data = Dataset(tmp_path / "dataset")
+    judged = judged_users(data, TEST, filter_seen=True)
+    scorer = Transitions.fit(data.timelines.drop_last(1), data.num_items)
+    item_UK = recommend(scorer, judged.history, data.num_items, 10, filter_seen=True)
+    means, _ = retrieval_metrics(item_UK, judged, [10], data.num_items)
+    assert (round(means["HR@10"], 4), round(means["NDCG@10"], 4)) == (0.0757, 0.0503)

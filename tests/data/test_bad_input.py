@@ -114,6 +114,26 @@ def test_a_wrong_column_in_each_field_of_a_table(
     fails(*words, items={"path": "items.csv", **table})
 
 
+@pytest.mark.parametrize(
+    ("items", "change", "words"),
+    [
+        ([[1, 2]], {}, ("'i' gives List(Int64), where one text or number is needed", "`explode` makes each element")),
+        ([[[1], [2]]], {"explode": "i"}, ("'i' gives List(Int64), where one text or number is needed",)),
+        ([[{"id": 1}]], {"explode": "i"}, ("'i' gives Struct", "one text or number is needed")),
+        (["1 2"], {"explode": "i"}, ("log.parquet: explode = 'i' is not a column of lists but String: leave it out",)),
+        ([[1, 2]], {"explode": "u"}, ("log.parquet: explode = 'u' is not a column of lists",)),
+        ([[1, 2]], {"explode": "nope"}, ("log.parquet has no column 'nope'",)),
+        ([[], []], {"explode": "i"}, ("log.parquet has no rows",)),
+        ([None, None], {"explode": "i"}, ("log.parquet", "not a column of lists but Null")),
+    ],
+)
+def test_lists_that_are_none(
+    items: list[Any], change: dict[str, Any], words: tuple[str, ...], write: Callable[..., Path], fails: Callable[..., None]
+) -> None:
+    write("log.parquet", pl.DataFrame({"u": ["a"] * len(items), "i": items}))
+    fails(*words, events={"path": "log.parquet", "user": "u", "item": "i", **change})
+
+
 def test_a_table_without_rows_or_with_bad_ones(write: Callable[..., Path], fails: Callable[..., None]) -> None:
     write("log.csv", LOG)
     write("items.csv", "i,k\n")

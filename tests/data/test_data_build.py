@@ -174,6 +174,41 @@ def test_lists_become_one_row_per_element(write: Callable[..., Path], prepare: C
     assert [data.item_ids[i] for i in data.item_E] == ["7", "8", "9", "9"]
 
 
+def test_a_missing_list_or_element_is_set_aside_where_it_stands(
+    write: Callable[..., Path], prepare: Callable[..., Dataset]
+) -> None:
+    """Users are split among shards and their order is that of the lists all the same; `source_row` counts elements."""
+    lists = [[7, 8, 9], None, [9, 1, None, 3], [], [5]]
+    write("log.parquet", pl.DataFrame({"u": [1, 2, 3, 4, 5], "seq": lists}))
+    events = {"path": "log.parquet", "user": "u", "item": "seq", "explode": "seq"}
+    data = prepare(events, split=LEAVE_ONE_OUT, filters={"max_bad_share": 0.3}, shards=3)
+    timelines = {data.user_ids[u]: data.timelines.slice(u, u + 1).item_E for u in range(2, data.num_users)}
+    found = {user: [data.item_ids[i] for i in items] for user, items in timelines.items()}
+    assert found == {"1": ["7", "8", "9"], "3": ["9", "1", "3"], "5": ["5"]}
+    aside = pl.read_parquet(data.folder / "quarantine" / "events.parquet")
+    assert sorted(aside.select("rule", "source_row", "user_id").rows()) == [
+        ("item_id_empty", 3, "2"),
+        ("item_id_empty", 6, "3"),
+    ]
+
+
+def test_words_of_a_title_are_a_feature(write: Callable[..., Path], prepare: Callable[..., Dataset]) -> None:
+    """The expression of docs/own-data.md."""
+    page = (Path(__file__).parents[2] / "docs" / "own-data.md").read_text()
+    write("log.csv", LOG)
+    write("items.csv", "what,name\nlamp,Große LAMPE (2-er Set)\nsofa,-\n")
+    words = "STRING_TO_ARRAY(REGEXP_REPLACE(LOWER(name), '[^\\p{L}\\p{N}]+', ' ', 'g'), ' ')"
+    assert f"title_words: {words}" in page
+    data = prepare(EVENTS, items={"path": "items.csv", "id": "what", "features": {"words": words}}, split=LEAVE_ONE_OUT)
+    known, codes = data.vocabulary("item", "words"), data.codes("words", "item")
+    found = {
+        data.item_ids[i]: [known[code - 2] for code in codes.slice(i, i + 1).item_E if code > 1]
+        for i in range(2, data.num_items)
+    }
+    assert found["lamp"] == ["große", "lampe", "2", "er", "set"]
+    assert found["sofa"] == []
+
+
 def test_manifest_names_its_inputs_and_the_same_input_gives_the_same_bytes(
     shop: Dataset, raw: Path, tmp_path: Path, write: Callable[..., Path]
 ) -> None:

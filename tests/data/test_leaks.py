@@ -30,7 +30,7 @@ def write_dataset(
     start = [sum(length[:user]) for user in range(users)]
     lengths = {"start": start, "length": length, "train_length": counts[0], "valid_length": counts[1]}
     with write_artefact(
-        folder, "dataset", config={"split": {"kind": kind}},
+        folder, "dataset", config={"split": {"kind": kind}}, has_time=True,
         segments={"timeline": numbered(timelines), "examples": numbered(examples)},
     ) as (scratch, _):  # fmt: skip
         for name, segment in zip(numbered(timelines), timelines, strict=True):
