@@ -104,6 +104,11 @@ def prepare(
 def train(
     config: ConfigOption = "demo", root: WorkspaceOption = None, set_: SetOption = None,
     only: Annotated[str | None, typer.Option("--only", help="train just this part: retriever or ranker")] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option("--from", help="workspace of an earlier run of this config to begin from; new ids get new rows"),
+    ] = None,
+    profile: Annotated[bool, typer.Option("--profile", help="write a trace of some steps, for chrome://tracing")] = False,
     store: StoreOption = None,
 ) -> None:  # fmt: skip
     """Train the retriever and, where the log has tasks, the ranker. A killed run goes on where it stopped.
@@ -118,13 +123,21 @@ def train(
         raise InputError(f"--only {only!r} is unknown: choose retriever or ranker")
     settings, workspace = _open(config, set_, root)
     first = stages.is_first_process()
-    manifests = stages.train(settings, workspace, only=only, console=console if first else None, uri=store)
+    manifests = stages.train(
+        settings, workspace, only=only, console=console if first else None, uri=store, profile=profile,
+        start=None if start is None else Workspace(start),
+    )  # fmt: skip
     if first:
         for part, manifest in manifests.items():
+            best = "is not known," if manifest["best"] is None else f"{manifest['best']:.4f}"
             console.print(
-                f"[bold]{part}[/] in {workspace.checkpoint(part)}: {manifest['main_metric']} {manifest['best']:.4f} after "
+                f"[bold]{part}[/] in {workspace.checkpoint(part)}: {manifest['main_metric']} {best} after "
                 f"{manifest['epochs']} epochs, {manifest['seconds']:.0f} s"
             )
+            shares = ", ".join(f"{name} {share:.0%}" for name, share in manifest["time_share"].items())
+            console.print(f"  time: {shares}; peak memory {manifest['peak_memory_gib']:.2f} GiB", highlight=False)
+            if profile:
+                console.print(f"  trace in {workspace.trace(part)}: open it in chrome://tracing or https://ui.perfetto.dev")
         say_next(f"recsys evaluate {_same(config, root, set_)}")
 
 

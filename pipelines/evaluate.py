@@ -7,7 +7,8 @@ from typing import Any
 import polars as pl
 from safetensors.torch import load_file
 
-from pipelines.train import EVALUATION_BATCH, ranking_graph, retrieval_graph
+from pipelines.models import ranking_graph, retrieval_graph
+from pipelines.train import EVALUATION_BATCH
 from pipelines.workspace import Workspace, check_lineage, parts
 from recsys import evaluate
 from recsys.artefact import fingerprint, write_artefact
@@ -45,6 +46,7 @@ def protocol(config: RunConfig) -> dict[str, Any]:
         "split": config.data.split.model_dump(mode="json"),
         "time_ties": config.data.events.ties,
         "candidates": "every item of the log",
+        "request_time": config.evaluation.request_time,
         "seen_items": "removed" if config.evaluation.filter_seen else "kept",
         "score_ties": "undefined for the model, lower id first for the floor",
         "floor_counts": "training split",
@@ -60,16 +62,18 @@ def protocol_line(rules: dict[str, Any]) -> str:
 def _retrieval(config: RunConfig, data: Dataset, checkpoint: Path) -> tuple[dict[str, Any], pl.DataFrame]:
     """Means of the model and of each floor, and one row per user, model and metric."""
     settings = config.evaluation
-    judged = evaluate.judged_users(data, TEST, filter_seen=settings.filter_seen)
+    judged = evaluate.judged_users(data, TEST, filter_seen=settings.filter_seen, request_time=settings.request_time)
     if not len(judged.user_U):
         raise InputError(f"{data.folder}: no user has a test event: change data.split")
-    graph = retrieval_graph(config, load_file(checkpoint / MODEL_FILE))
+    state = load_file(checkpoint / MODEL_FILE)
     k = min(max(settings.ks), data.num_items)
     lists = {
-        "model": evaluate.recommend(
-            graph, judged.history, k=k, max_history=config.max_history, filter_seen=settings.filter_seen
+        name: evaluate.recommend(
+            retrieval_graph(config, data, state, score_dim=dim), judged, k=k, max_history=config.max_history,
+            filter_seen=settings.filter_seen,
         )
-    }
+        for name, dim in _served_widths(config).items()
+    }  # fmt: skip
     lists |= dict(evaluate.floors(data, judged, k=k, filter_seen=settings.filter_seen))
     means, tables = {}, []
     ks = [each for each in settings.ks if each <= k]
@@ -77,18 +81,31 @@ def _retrieval(config: RunConfig, data: Dataset, checkpoint: Path) -> tuple[dict
         means[name], per_user = evaluate.retrieval_metrics(item_UK, judged, ks, data.num_items)
         tables.append(pl.DataFrame({"user": judged.user_U, **per_user}).with_columns(model=pl.lit(name)))
     model = means.pop("model")
-    return {"users": len(judged.user_U), "model": model, "floor": means}, pl.concat(tables)
+    narrow = {name: means.pop(name) for name in _served_widths(config) if name != "model"}
+    result = {"users": len(judged.user_U), "model": model, "floor": means}
+    return (result | {"widths": narrow} if narrow else result), pl.concat(tables)
+
+
+def _served_widths(config: RunConfig) -> dict[str, int | None]:
+    """The model as it is served, and at each other width that it was trained for."""
+    nested = config.retriever.matryoshka.dims if config.retriever.matryoshka else ()
+    full = config.retriever.encoder.dim
+    served = config.serving.dim or full
+    return {"model": None, **{f"width {dim}": dim for dim in (*nested, full) if nested and dim != served}}
 
 
 def _ranking(config: RunConfig, data: Dataset, checkpoint: Path) -> dict[str, Any]:
     tasks = list(config.tasks)
     loader = ExampleLoader(
-        data, tasks=tasks, split=TEST, max_history=config.ranker_history, batch_size=EVALUATION_BATCH, seed=config.seed
-    )
+        data, tasks=tasks, split=TEST, max_history=config.ranker_history, batch_size=EVALUATION_BATCH, seed=config.seed,
+        behaviours=config.ranker.sharing.reads_behaviours,
+    )  # fmt: skip
     if not len(loader.row_X):
         raise InputError(f"{data.folder}: no labelled example falls in the test split: change data.split")
     predictions = evaluate.predict(ranking_graph(config, data, load_file(checkpoint / MODEL_FILE)), loader)
-    flat = evaluate.ranking_metrics(predictions, tasks, ece_bins=config.evaluation.ece_bins, seed=config.seed, intervals=True)
+    flat = evaluate.ranking_metrics(
+        predictions, tasks, ece_bins=config.evaluation.ece_bins, seed=config.seed, intervals=True, numbers=config.regression
+    )
     known = {name: value for name, value in flat.items() if value == value}  # a metric that does not exist is left out
     by_task = {
         task: {name.split("/")[0]: value for name, value in known.items() if name.split("/", 1)[1] == task} for task in tasks
@@ -99,6 +116,8 @@ def _ranking(config: RunConfig, data: Dataset, checkpoint: Path) -> dict[str, An
 def flat_metrics(result: dict[str, Any]) -> dict[str, float]:
     """The result under MLflow names: test/<metric>, test/<metric>/<task>, floor/<name>/<metric>."""
     flat = {f"test/{name}": value for name, value in result["retrieval"]["model"].items()}
+    for width, means in result["retrieval"].get("widths", {}).items():
+        flat |= {f"test/{name}/{width.replace(' ', '_')}": value for name, value in means.items()}
     for floor, means in result["retrieval"]["floor"].items():
         flat |= {f"floor/{floor}/{name}": value for name, value in means.items()}
     for task, means in result.get("ranking", {}).get("tasks", {}).items():

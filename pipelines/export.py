@@ -1,5 +1,6 @@
 """Checkpoints -> bundle: ONNX graphs, tables, id maps and lineage, written only when torch and ONNX agree."""
 
+import functools
 import shutil
 from pathlib import Path
 from typing import Any
@@ -8,19 +9,18 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from pipelines.train import ranking_graph, retrieval_graph
+from pipelines import models
 from pipelines.workspace import Workspace, check_lineage, parts
 from recsys.artefact import fingerprint, write_artefact
-from recsys.columns import ITEM, ITEMS_FILE, TIME_MS, TIMELINE_FILE, USERS_FILE
+from recsys.behaviours import behaviours
+from recsys.columns import BEHAVIOUR, ITEM, ITEMS_FILE, TIME_MS, TIMELINE_FILE, USERS_FILE
 from recsys.config import RunConfig
 from recsys.data.arrow import write_columns
 from recsys.dataset import Dataset
 from recsys.export.graphs import export_ranking, export_retrieval
-from recsys.export.parity import Parity, check_ranking, check_retrieval
-from recsys.models.ranker import Ranker
-from recsys.models.retriever import Retriever
+from recsys.export.parity import Parity, check_ranking, check_retrieval, retrieval_scores
 from recsys.train.checkpoint import load_model_state
-from recsys.train.distributed import shard
+from recsys.train.distributed import place
 from recsys.train.loop import MODEL_FILE
 
 GRAPHS = {"retriever": "retrieval.onnx", "ranker": "ranking.onnx"}
@@ -37,7 +37,8 @@ def export_run(config: RunConfig, data: Dataset, workspace: Workspace, *, device
         _save_parity(folder / PARITY_FILE, list(checked.values()))
         for name in (USERS_FILE, ITEMS_FILE):
             shutil.copyfile(data.folder / name, folder / name)
-        write_columns({ITEM: data.item_E, TIME_MS: data.time_ms_E}, folder / TIMELINE_FILE)
+        masks = {BEHAVIOUR: behaviours(data, list(config.tasks))} if config.ranker.sharing.reads_behaviours else {}
+        write_columns({ITEM: data.item_E, TIME_MS: data.time_ms_E, **masks}, folder / TIMELINE_FILE)
         manifest["parity_max_error"] = {part: parity.max_error for part, parity in checked.items()}
         manifest["model"] = {
             "max_history": config.max_history,
@@ -60,18 +61,20 @@ def export_run(config: RunConfig, data: Dataset, workspace: Workspace, *, device
 
 
 def _retriever(config: RunConfig, data: Dataset, workspace: Workspace, path: Path, device: torch.device) -> Parity:
-    state = load_file(workspace.checkpoint("retriever") / MODEL_FILE)
-    export_retrieval(retrieval_graph(config, state), config.max_history, path)
-    model = shard(Retriever(config.retriever.encoder, data.num_items, config.max_history), device, embedding_lr=0.0)
+    part, state = config.retriever, load_file(workspace.checkpoint("retriever") / MODEL_FILE)
+    export_retrieval(models.retrieval_graph(config, data, state), config.max_history, path)
+    model = place(models.retriever(config, data), device)
     load_model_state(model, state)
-    return check_retrieval(model.eval(), path, num_items=data.num_items, max_history=config.max_history, seed=config.seed)
+    score = functools.partial(
+        retrieval_scores, model.eval(), models.item_codes(config, data, device), part.similarity, config.serving.dim
+    )
+    return check_retrieval(score, path, num_items=data.num_items, max_history=config.max_history, seed=config.seed)
 
 
 def _ranker(config: RunConfig, data: Dataset, workspace: Workspace, path: Path, device: torch.device) -> Parity:
-    part, state = config.ranker, load_file(workspace.checkpoint("ranker") / MODEL_FILE)
-    export_ranking(ranking_graph(config, data, state), config.max_history, len(data.context), path)
-    ranker = Ranker(part.sharing, data.num_users, data.num_items, data.features, part.dim, len(config.tasks), part.dropout)
-    model = shard(ranker, device, embedding_lr=0.0)
+    state = load_file(workspace.checkpoint("ranker") / MODEL_FILE)
+    export_ranking(models.ranking_graph(config, data, state), config.max_history, len(data.context), path)
+    model = place(models.ranker(config, data), device)
     load_model_state(model, state)
     return check_ranking(
         model.eval(), path, num_users=data.num_users, num_items=data.num_items,

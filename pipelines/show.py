@@ -12,7 +12,7 @@ def show_metrics(console: Console, folder: Path, result: dict[str, Any]) -> None
     names = [name for name in retrieval["model"] if name.split("@")[0] in ("NDCG", "HR", "MRR", "Recall", "coverage")]
     table = Table(title=f"Retrieval, test split, {retrieval['users']:,} users, whole catalogue", title_justify="left")
     table.add_column("metric")
-    systems = {"model": retrieval["model"], **retrieval["floor"]}
+    systems = {"model": retrieval["model"], **retrieval.get("widths", {}), **retrieval["floor"]}
     for system in systems:
         table.add_column(system, justify="right")
     for name in names:
@@ -22,16 +22,16 @@ def show_metrics(console: Console, folder: Path, result: dict[str, Any]) -> None
     console.print(table)
     if "ranking" in result:
         table = Table(title=f"Ranking, test split, {result['ranking']['examples']:,} examples", title_justify="left")
-        for column in ("task", "AUC", "95 % interval", "GAUC", "LogLoss", "ECE"):
+        tasks = result["ranking"]["tasks"]
+        errors = ("RMSE", "MAE") if any("RMSE" in m for m in tasks.values()) else ()
+        for column in ("task", "AUC", "95 % interval", "GAUC", "LogLoss", "ECE", *errors):
             table.add_column(column, justify="left" if column == "task" else "right")
-        for task, m in result["ranking"]["tasks"].items():
-            shown = {
-                name: f"{m[name]:.4f}" if name in m else "-"
-                for name in ("AUC", "AUC_low", "AUC_high", "GAUC", "LogLoss", "ECE")
-            }
-            signal = "" if m.get("AUC_low", 0.0) > 0.5 else " [yellow](no signal)[/]"
-            interval = f"{shown['AUC_low']} to {shown['AUC_high']}"
-            table.add_row(task + signal, shown["AUC"], interval, shown["GAUC"], shown["LogLoss"], shown["ECE"])
+        for task, m in tasks.items():
+            shown_names = ("AUC", "AUC_low", "AUC_high", "GAUC", "LogLoss", "ECE", *errors)
+            shown = {name: f"{m[name]:.4f}" if name in m else "-" for name in shown_names}
+            signal = "" if "RMSE" in m or m.get("AUC_low", 0.0) > 0.5 else " [yellow](no signal)[/]"
+            interval = f"{shown.pop('AUC_low')} to {shown.pop('AUC_high')}"
+            table.add_row(task + signal, shown.pop("AUC"), interval, *shown.values())
         console.print(table)
     console.print(f"[bold]metrics[/] in {folder} (per_user.parquet keeps every user's values)")
 

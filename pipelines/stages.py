@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from pipelines.workspace import Workspace, open_dataset, parts
+from pipelines.workspace import Workspace, open_dataset, parts, read_state
 from recsys.config import RunConfig
 from recsys.errors import InputError
 
@@ -39,9 +39,14 @@ def prepare(
 
 
 def train(
-    config: RunConfig, workspace: Workspace, *, only: str | None, console: Console | None, uri: str | None
-) -> dict[str, Any]:
-    """Dataset -> checkpoints; returns their manifests by part. Under torchrun only the first process shows and tracks."""
+    config: RunConfig, workspace: Workspace, *, only: str | None, console: Console | None, uri: str | None,
+    profile: bool = False, start: Workspace | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Dataset -> checkpoints; returns their manifests by part. Under torchrun only the first process shows and tracks.
+
+    `profile` writes a trace of some steps beside each checkpoint. `start` holds models to begin from, of this config and of a
+    dataset whose vocabularies have grown since.
+    """
     from pipelines.data_report import PAGE_FILE, QUALITY_FILE, refresh
     from pipelines.progress import TrainingProgress
     from pipelines.train import train_ranker, train_retriever
@@ -71,7 +76,11 @@ def train(
         progress = stack.enter_context(TrainingProgress(console, run))
         manifests = {}
         for part in chosen:
-            manifests[part] = trainers[part](config, data, workspace.checkpoint(part), device=device, progress=progress)
+            manifests[part] = trainers[part](
+                config, data, workspace.checkpoint(part), device=device, progress=progress,
+                profile=workspace.trace(part) if profile and is_first_process() else None,
+                start=start and read_state(start, part, config),
+            )  # fmt: skip
             if run is not None:
                 _log_curves(run, workspace.checkpoint(part), part)
     return manifests

@@ -11,6 +11,7 @@ from recsys.errors import InputError
 if TYPE_CHECKING:  # importing these takes seconds, which `recsys --help` need not spend
     from recsys.config import RunConfig
     from recsys.dataset import Dataset
+    from recsys.train.job import Start
 
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -44,6 +45,10 @@ class Workspace:
     def checkpoint(self, part: str) -> Path:
         """`part` is retriever or ranker."""
         return self.root / part
+
+    def trace(self, part: str) -> Path:
+        """Where the profile of a part's training goes."""
+        return self.root / "profile" / f"{part}.json"
 
     @property
     def run_id(self) -> str | None:
@@ -103,8 +108,23 @@ def identity(config: "RunConfig", data: "Dataset", part: str) -> dict[str, Any]:
     return {
         "part": part,
         "data_fingerprint": data.manifest["data_fingerprint"],
-        "max_history": config.max_history,
         "evaluation": config.evaluation.model_dump(mode="json"),
+        "max_history": config.max_history,
         "model": getattr(config, part).model_dump(mode="json", exclude={"fit"}),
         "tasks": config.tasks if part == "ranker" else {},
     }
+
+
+def read_state(workspace: Workspace, part: str, config: "RunConfig") -> "Start":
+    """The parameters of another workspace's checkpoint. What does not fit the model is named when it is begun from."""
+    from safetensors.torch import load_file
+
+    from recsys.train.job import Start
+    from recsys.train.loop import MODEL_FILE
+
+    folder = workspace.checkpoint(part)
+    manifest = read_manifest(folder, "checkpoint")
+    tasks = config.tasks if part == "ranker" else {}
+    if list(manifest["identity"]["tasks"]) != list(tasks):
+        raise InputError(f"{folder} was trained for other tasks than {list(tasks)}: begin from another checkpoint")
+    return Start(manifest["fingerprint"], load_file(folder / MODEL_FILE))

@@ -1,47 +1,119 @@
 """The run configuration, and the only reader of YAML."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from recsys.balance import Balance
+from recsys.balance.fixed import Fixed
 from recsys.data import Data
 from recsys.denoise import Denoiser
 from recsys.errors import InputError
 from recsys.fit import Fit
 from recsys.heads import RetrievalLoss
 from recsys.heads.full_softmax import FullSoftmax
-from recsys.models import Encoder, Sharing
+from recsys.heads.matryoshka import Matryoshka
+from recsys.heads.regression import Regression
+from recsys.heads.similarity import Dot, Similarity
+from recsys.models import Encoder, History, Interaction, Sharing
+from recsys.models.item_tower import ItemTower
+from recsys.models.managed_collision import ManagedCollision
+from recsys.models.mean_history import MeanHistory
 from recsys.models.mmoe import MMoE
 from recsys.models.sasrec import SASRec
+from recsys.sample import SharedNegatives
 from recsys.spec import Spec
 
 
 class RetrieverConfig(Spec):
     encoder: Encoder = SASRec()
+    tower: ItemTower = ItemTower()
+    similarity: Similarity = Dot()
     loss: RetrievalLoss = FullSoftmax()
+    negatives: SharedNegatives | None = Field(
+        None, description="what a sampled loss compares the next item with; default: mixed"
+    )
+    matryoshka: Matryoshka | None = Field(None, description="widths at which the vectors serve alone, such as {dims: [16, 32]}")
     denoise: Denoiser | None = Field(None, description="which positives to trust, such as {kind: truncated}")
+    validation_too: bool = Field(
+        False,
+        description="train on the validation events as well: no epoch can be chosen by them then, so fit.keep must be last",
+    )
     fit: Fit = Fit()
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "RetrieverConfig":
+        if self.negatives is not None and not self.loss.sampled:
+            raise ValueError(f"negatives have no use with loss {self.loss.kind}, which compares with all items: take them out")
+        if self.validation_too and self.fit.keep != "last":
+            raise ValueError("validation_too trains on the events that would choose the best epoch: set fit.keep to last")
+        if self.matryoshka is not None and self.matryoshka.dims[-1] > self.encoder.dim:
+            raise ValueError(
+                f"matryoshka.dims {self.matryoshka.dims[-1]} is more than encoder.dim {self.encoder.dim}: leave it out"
+            )
+        return self
+
+
+class RankerFit(Fit):
+    """The ranker's own defaults: examples are many and short."""
+
+    batch_size: int = Field(1024, ge=1, description="examples of a step, over all processes")
+    epochs: int = Field(10, ge=1, description="at most this many passes over the training data")
+    learning_rate: float = Field(2e-3, gt=0, description="dense parameters, AdamW")
+    embedding_learning_rate: float = Field(0.05, gt=0, description="tables")
+    patience: int = Field(2, ge=1, description="validations without a better one before training stops")
 
 
 class RankerConfig(Spec):
+    history: History = MeanHistory()
+    interaction: Interaction | None = Field(None, description="crosses of the features, such as {kind: dcn_v2}")
     sharing: Sharing = MMoE()
+    balance: Balance = Fixed()
     dim: int = Field(16, ge=4, multiple_of=4, description="width of every feature's vector")
+    tables: dict[str, ManagedCollision] = Field(
+        default_factory=dict, description="user, item or a feature -> a table with fewer rows than ids, such as {rows: 100000}"
+    )
     dropout: float = Field(0.1, ge=0, lt=1)
-    max_history: int = Field(50, ge=1, description="recent events whose mean describes the user")
+    max_history: int = Field(50, ge=1, description="recent events that describe the user")
     denoise: Denoiser | None = Field(None, description="which positives to trust, such as {kind: truncated}")
-    tasks: dict[str, float] = Field(default_factory=dict, description="task -> weight in the loss; empty: all tasks, weight 1")
-    fit: Fit = Fit(batch_size=1024, epochs=10, learning_rate=2e-3, embedding_learning_rate=0.05, patience=2)
+    regression: Regression = Regression()
+    tasks: dict[str, float] = Field(
+        default_factory=dict,
+        description="task -> weight in the loss; empty: every label of 0 and 1, weight 1. Other labels are regressed",
+    )
+    fit: RankerFit = RankerFit()
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "RankerConfig":
+        if self.fit.precision == "float16" and not isinstance(self.balance, Fixed):
+            raise ValueError(
+                f"fit.precision float16 scales the loss, which balance {self.balance.kind} cannot bear: use bfloat16"
+            )
+        if self.fit.accumulate > 1 and not isinstance(self.balance, Fixed):
+            raise ValueError(
+                f"fit.accumulate adds up the gradients of parts, which balance {self.balance.kind} cannot bear: set it to 1"
+            )
+        if self.fit.batch_tokens is not None:
+            raise ValueError("fit.batch_tokens sizes batches of sequences, the ranker reads examples: use fit.batch_size")
+        return self
 
 
 class EvaluationConfig(Spec):
     ks: tuple[int, ...] = Field((10, 20, 50), min_length=1)
+    request_time: Literal["target", "last_event"] = Field(
+        "target",
+        description="when a list is asked for: as the target happens, or, for the model not to know, as the last event did",
+    )
     filter_seen: bool = Field(True, description="items of the user's history are taken out of the ranking")
     ece_bins: int = Field(15, ge=2)
 
 
 class ServingConfig(Spec):
+    dim: int | None = Field(
+        None, ge=1, description="numbers of the vectors that retrieval scores; one of retriever.matryoshka.dims"
+    )
     num_candidates: int = Field(200, ge=1, description="items the retriever hands to the ranker; the largest k of a request")
     value: dict[str, float] = Field(
         default_factory=dict, description="task -> weight in the final score; empty: all tasks, weight 1"
@@ -62,23 +134,46 @@ class RunConfig(Spec):
 
     @property
     def tasks(self) -> dict[str, float]:
-        """The tasks the ranker learns and their weights in the loss: labels that are 0 or 1."""
+        """The tasks the ranker learns and their weights in the loss."""
         return self.ranker.tasks or dict.fromkeys(self.data.events.tasks, 1.0)
 
     @property
+    def regression(self) -> list[str]:
+        """The tasks whose label is a number, and not 0 or 1."""
+        return [task for task in self.tasks if task not in self.data.events.tasks]
+
+    @property
     def value(self) -> dict[str, float]:
-        return self.serving.value or dict.fromkeys(self.tasks, 1.0)
+        return self.serving.value or {task: 1.0 for task in self.tasks if task not in self.regression}
 
     @model_validator(mode="after")
     def _tasks_exist(self) -> "RunConfig":
         events = self.data.events
         for where, names in (("ranker.tasks", self.ranker.tasks), ("serving.value", self.serving.value)):
-            known = events.tasks if where == "ranker.tasks" else list(self.tasks)
+            known = list(events.labels) if where == "ranker.tasks" else list(self.tasks)
             for name in names:
-                if name in events.labels and name not in events.tasks:
-                    raise ValueError(f"{where} names {name!r}, a label other than 0 and 1, which no ranker learns: take it out")
                 if name not in known:
                     raise ValueError(f"{where} names the unknown task {name!r}: choose from {known}")
+        return self
+
+    @model_validator(mode="after")
+    def _sharing_fits(self) -> "RunConfig":
+        self.ranker.sharing.check(list(self.tasks), self.regression)
+        return self
+
+    @model_validator(mode="after")
+    def _vectors_fit(self) -> "RunConfig":
+        trained = self.retriever.matryoshka.dims if self.retriever.matryoshka else ()
+        if self.serving.dim is not None and self.serving.dim not in (*trained, self.retriever.encoder.dim):
+            raise ValueError(
+                f"serving.dim {self.serving.dim} is none of retriever.matryoshka.dims {list(trained)}: add it there"
+            )
+        known = self.data.items.features if self.data.items else {}
+        for name in self.retriever.tower.features:
+            if name not in known:
+                raise ValueError(
+                    f"retriever.tower.features names {name!r}, which is no item feature: choose from {list(known)}"
+                )
         return self
 
     @model_validator(mode="after")

@@ -5,14 +5,16 @@ Shapes: U = users judged, K = list length, C = candidates, X = examples, T = tas
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from recsys.batch import Ids
 from recsys.columns import TRAIN, USER
 from recsys.dataset import Dataset
+from recsys.errors import InputError
 from recsys.jagged import Jagged, gather
 from recsys.loader import ExampleLoader
 from recsys.metrics import classification, floor
@@ -20,6 +22,8 @@ from recsys.metrics.ranking import coverage, rank_metrics
 from recsys.models.ranker import RankingGraph
 from recsys.models.retriever import RetrievalGraph
 from recsys.prefetch import prefetch
+
+RequestTime = Literal["target", "last_event"]
 
 
 @dataclass(frozen=True)
@@ -29,61 +33,72 @@ class Judged:
     user_U: np.ndarray  # dense ids
     history: Jagged
     relevant: Jagged
+    time_ms: Jagged  # when each event of the history happened and, as one more entry, when the list is asked for
 
 
-def judged_users(data: Dataset, split: int, *, filter_seen: bool) -> Judged:
+def judged_users(data: Dataset, split: int, *, filter_seen: bool, request_time: RequestTime = "target") -> Judged:
     """A user's history is everything before their first event of the split. With `filter_seen`, a repeat of the history is
-    no target, because it cannot be recommended; a user with nothing else is left out."""
+    no target, because it cannot be recommended; a user with nothing else is left out.
+
+    A list is asked for at the time of the first event of the split, as a server knows it, or ("last_event") at the time of
+    the last event of the history, for models that must not know when the user came back.
+    """
     first_U, targets_U = data.events(split)
     user_U = np.flatnonzero(targets_U)
-    history = _slices(data, user_U, data.start_U, first_U - data.start_U)
-    relevant = _slices(data, user_U, first_U, targets_U)
+    history = _slices(data.item_E, user_U, data.start_U, first_U - data.start_U)
+    relevant = _slices(data.item_E, user_U, first_U, targets_U)
+    request_E = data.start_U[user_U] + history.lengths - (request_time == "last_event") * (history.lengths > 0)
+    time_ms = _with_last(_slices(data.time_ms_E, user_U, data.start_U, first_U - data.start_U), data.time_ms_E[request_E])
     if not filter_seen:
-        return Judged(user_U, history, relevant)
+        return Judged(user_U, history, relevant, time_ms)
     keys_E = relevant.row_E * data.num_items + relevant.item_E
     fresh_E = ~np.isin(keys_E, history.row_E * data.num_items + history.item_E)
     left_U = np.bincount(relevant.row_E[fresh_E], minlength=len(user_U))
     relevant = Jagged(relevant.item_E[fresh_E], np.concatenate([[0], np.cumsum(left_U)]))
     kept = np.flatnonzero(left_U)
-    return Judged(user_U[kept], history.take(kept), relevant.take(kept))
+    return Judged(user_U[kept], history.take(kept), relevant.take(kept), time_ms.take(kept))
 
 
 def training_timelines(data: Dataset) -> Jagged:
     """Every user's timeline up to the end of the training split."""
-    return _slices(data, np.arange(data.num_users), *data.events(TRAIN))
+    return _slices(data.item_E, np.arange(data.num_users), *data.events(TRAIN))
 
 
 def recommend(
-    graph: RetrievalGraph, history: Jagged, *, k: int, max_history: int, filter_seen: bool, batch: int = 256
+    graph: RetrievalGraph, judged: Judged, *, k: int, max_history: int, filter_seen: bool, batch: int = 256
 ) -> np.ndarray:
     """The model's list item_UK of every user, best first. Users are scored in order of length, so that little is padding."""
-    item_UK = np.zeros((len(history), k), np.int64)
-    order_U = np.argsort(np.minimum(history.lengths, max_history), kind="stable")
+    item_UK = np.zeros((len(judged.history), k), np.int64)
+    order_U = np.argsort(np.minimum(judged.history.lengths, max_history), kind="stable")
     for begin in range(0, len(order_U), batch):
         row_B = order_U[begin : begin + batch]
-        whole = history.take(row_B)
-        item_BK = _top(graph, whole, k=k, max_history=max_history, filter_seen=filter_seen)
+        whole, time_ms = judged.history.take(row_B), judged.time_ms.take(row_B)
+        item_BK = _top(graph, whole, time_ms, k=k, max_history=max_history, filter_seen=filter_seen)
         item_UK[row_B, : item_BK.shape[1]] = item_BK
     return item_UK
 
 
 @torch.no_grad()
-def _top(graph: RetrievalGraph, whole: Jagged, *, k: int, max_history: int, filter_seen: bool) -> np.ndarray:
-    score_BI = graph.scores(*padded(whole.last(max_history)))
+def _top(graph: RetrievalGraph, whole: Jagged, time_ms: Jagged, *, k: int, max_history: int, filter_seen: bool) -> np.ndarray:
+    device = graph.item_ID.device
+    history_BL, length_B = padded(whole.last(max_history))
+    time_BM, _ = padded(time_ms.last(max_history + 1), columns=history_BL.shape[1] + 1)
+    score_BI = graph.scores(history_BL.to(device), length_B.to(device), time_BM.to(device))
     if not torch.isfinite(score_BI[:, -1]).all():
-        raise ValueError(
+        raise InputError(
             f"the model gives scores that are not finite for {int((~torch.isfinite(score_BI[:, -1])).sum())} users"
         )
     if filter_seen:
-        score_BI[torch.from_numpy(whole.row_E), torch.from_numpy(whole.item_E.astype(np.int64))] = -torch.inf
+        seen = torch.from_numpy(np.stack([whole.row_E, whole.item_E.astype(np.int64)])).to(device)
+        score_BI[seen[0], seen[1]] = -torch.inf
     found = torch.topk(score_BI, min(k, score_BI.shape[1]), dim=1)
-    return torch.where(torch.isfinite(found.values), found.indices, 0).numpy()
+    return torch.where(torch.isfinite(found.values), found.indices, 0).cpu().numpy()
 
 
-def padded(lists: Jagged) -> tuple[Tensor, Tensor]:
-    """value_BL with zeros on the right (at least one column) and length_B."""
+def padded(lists: Jagged, *, columns: int = 1) -> tuple[Tensor, Tensor]:
+    """value_BL with zeros on the right (at least `columns` of them) and length_B."""
     length_B = lists.lengths
-    value_BL = np.zeros((len(lists), max(1, int(length_B.max(initial=0)))), np.int64)
+    value_BL = np.zeros((len(lists), max(columns, int(length_B.max(initial=0)))), np.int64)
     value_BL[lists.row_E, np.arange(len(lists.item_E)) - np.repeat(lists.offset_U1[:-1], length_B)] = lists.item_E
     return torch.from_numpy(value_BL), torch.from_numpy(length_B.astype(np.int64))
 
@@ -111,7 +126,7 @@ def floors(data: Dataset, judged: Judged, *, k: int, filter_seen: bool) -> Itera
 
 @dataclass(frozen=True)
 class Predictions:
-    """Probabilities and labels (NaN where a label does not exist) of every example of a split."""
+    """Probabilities, or predicted numbers, and labels (NaN where a label does not exist) of every example of a split."""
 
     user_X: np.ndarray
     probability_XT: np.ndarray
@@ -120,30 +135,37 @@ class Predictions:
 
 @torch.no_grad()
 def predict(graph: RankingGraph, loader: ExampleLoader) -> Predictions:
-    """The serving form's probabilities of the loader's examples."""
-    probability, label = [], []
+    """The serving form's answers for the loader's examples, on the graph's device."""
+    device, probability, label = graph.item_id.device, [], []
     for batch in prefetch(loader.in_order()):
-        ids = batch.ids
-        context = torch.stack([ids[name].value_N for name in loader.dataset.context], dim=1) if loader.dataset.context else None
-        history = ids["history"]
-        found = graph(ids["user"].value_N, history.padded(), history.length_B, ids["item"].value_N[:, None], context)
-        probability.append(found[:, 0].numpy())
         label.append(batch.label_BT.numpy())
+        batch = batch.to(device)
+        ids, history = batch.ids, batch.ids["history"]
+        context = torch.stack([ids[name].value_N for name in loader.dataset.context], dim=1) if loader.dataset.context else None
+        behaviour = Ids(batch.behaviour_N, history.length_B).padded() if graph.reads_behaviours else None
+        found = graph(ids["user"].value_N, history.padded(), history.length_B, ids["item"].value_N[:, None], context, behaviour)
+        probability.append(found[:, 0].cpu().numpy())
     return Predictions(loader.dataset.examples[USER][loader.row_X], np.concatenate(probability), np.concatenate(label))
 
 
 def ranking_metrics(
-    predictions: Predictions, tasks: Sequence[str], *, ece_bins: int, seed: int, intervals: bool
+    predictions: Predictions, tasks: Sequence[str], *, ece_bins: int, seed: int, intervals: bool, numbers: Sequence[str] = ()
 ) -> dict[str, Any]:
     """AUC, GAUC, LogLoss and ECE of each task; with `intervals` also a 95 % interval of AUC over resampled users.
 
-    NaN where a metric does not exist: AUC without both classes, everything without labels.
+    Tasks of `numbers`, whose label is one, have the root mean squared error (RMSE) and the mean absolute one (MAE) instead, in
+    units of the label. NaN where a metric does not exist: AUC without both classes, everything without labels.
     """
     metrics: dict[str, Any] = {}
     for column, task in enumerate(tasks):
         label_X = predictions.label_XT[:, column]
         exists_X = ~np.isnan(label_X)
         score_N, label_N, user_N = predictions.probability_XT[exists_X, column], label_X[exists_X], predictions.user_X[exists_X]
+        if task in numbers:
+            error_N = score_N.astype(np.float64) - label_N
+            metrics[f"RMSE/{task}"] = float(np.sqrt(np.mean(error_N**2))) if len(error_N) else float("nan")
+            metrics[f"MAE/{task}"] = float(np.mean(np.abs(error_N))) if len(error_N) else float("nan")
+            continue
         if not len(label_N):
             names = ["AUC", "GAUC", "LogLoss", "ECE", *(("AUC_low", "AUC_high") if intervals else ())]
             metrics |= {f"{name}/{task}": float("nan") for name in names}
@@ -158,5 +180,10 @@ def ranking_metrics(
     return metrics
 
 
-def _slices(data: Dataset, user_U: np.ndarray, start: np.ndarray, length: np.ndarray) -> Jagged:
-    return Jagged(gather(data.item_E, start[user_U], length[user_U]), np.concatenate([[0], np.cumsum(length[user_U])]))
+def _slices(value_E: np.ndarray, user_U: np.ndarray, start: np.ndarray, length: np.ndarray) -> Jagged:
+    return Jagged(gather(value_E, start[user_U], length[user_U]), np.concatenate([[0], np.cumsum(length[user_U])]))
+
+
+def _with_last(lists: Jagged, last_U: np.ndarray) -> Jagged:
+    """Each list with one more entry at its end."""
+    return Jagged(np.insert(lists.item_E, lists.offset_U1[1:], last_U), lists.offset_U1 + np.arange(len(lists) + 1))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from recsys.artefact import MANIFEST, read_manifest
-from recsys.columns import ITEM, ITEMS_FILE, LENGTH, START, TIMELINE_FILE, UNKNOWN_ID, USERS_FILE
+from recsys.columns import BEHAVIOUR, ITEM, ITEMS_FILE, LENGTH, START, TIME_MS, TIMELINE_FILE, UNKNOWN_ID, USERS_FILE
 from recsys.columns import ITEM_ID as ITEM_TEXT
 from recsys.columns import USER_ID as USER_TEXT
 from recsys.errors import InputError
@@ -78,7 +78,7 @@ class Bundle:
     ranking: ort.InferenceSession | None = field(repr=False)
     users: pa.Table = field(repr=False)
     items: pa.Table = field(repr=False)
-    timeline: pa.ChunkedArray = field(repr=False)
+    timeline: pa.Table = field(repr=False)
     user_index: IdIndex = field(repr=False)
     item_index: IdIndex = field(repr=False)
 
@@ -103,7 +103,7 @@ class Bundle:
             ranking=_session(folder / RANKING_FILE, threads) if facts.tasks else None,
             users=users,
             items=items,
-            timeline=_mapped(folder / TIMELINE_FILE)[ITEM],
+            timeline=_mapped(folder / TIMELINE_FILE),
             user_index=IdIndex(users[USER_TEXT]),
             item_index=IdIndex(items[ITEM_TEXT]),
         )
@@ -117,9 +117,30 @@ class Bundle:
 
     def timeline_of(self, user: int) -> Array:
         """All items of a user, oldest first, read through the memory map."""
+        return self._events(user, ITEM)
+
+    def times_of(self, user: int) -> Array:
+        """When each of them happened, in milliseconds."""
+        return self._events(user, TIME_MS)
+
+    def behaviours_of(self, user: int) -> Array:
+        """A bit mask of each of them: which tasks had a yes."""
+        return self._events(user, BEHAVIOUR)
+
+    @property
+    def reads_behaviours(self) -> bool:
+        """Whether the ranking graph asks what each event of the history was."""
+        return self.ranking is not None and "behaviour" in {entry.name for entry in self.ranking.get_inputs()}
+
+    @property
+    def reads_time(self) -> bool:
+        """Whether the retrieval graph asks when things happened."""
+        return "time" in {entry.name for entry in self.retrieval.get_inputs()}
+
+    def _events(self, user: int, column: str) -> Array:
         start, length = self.users[START][user].as_py(), self.users[LENGTH][user].as_py()
-        items: Array = self.timeline.slice(start, length).to_numpy()
-        return items
+        values: Array = self.timeline[column].slice(start, length).to_numpy()
+        return values
 
     def item_id(self, item: int) -> str:
         """One cell at a time: `Table.take` costs milliseconds where a table has many record batches, this a microsecond."""

@@ -6,6 +6,7 @@ one pass through the graphs. B = queries, L = history, E = excluded items, K = c
 
 import json
 import reprlib
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Self
@@ -36,6 +37,12 @@ class Query(Spec):
     exclude: list[str] = Field([], max_length=MAX_IDS)
     filter_seen: bool = True
     context: dict[str, ContextValue] | None = Field(None, description="category by feature; one never seen is unknown")
+    time_ms: int | None = Field(
+        None,
+        ge=0,
+        le=2**53,
+        description="when the list is asked for, milliseconds since 1970; default: now. Items of `history` count as of then",
+    )
 
     @model_validator(mode="after")
     def _one_of_user_and_history(self) -> Self:
@@ -72,6 +79,8 @@ class Resolved:
     query: Query
     user: int
     history_L: Array
+    time_M: Array  # milliseconds of each event of the history and of the request
+    behaviour_L: Array  # what each event of the history was; 0 for one that the caller names
     exclude_E: Array
     context_F: Array
     unknown_items: list[str]
@@ -95,7 +104,7 @@ def resolve(bundle: Bundle, query: Query) -> Resolved:
     facts = bundle.facts
     if query.k > facts.num_candidates:
         raise InputError(f"k is {query.k}: ask for 1 to {facts.num_candidates}, the candidates this bundle ranks")
-    user, timeline_L, unknown_history = _history(bundle, query)
+    user, timeline_L, time_L, unknown_history = _history(bundle, query)
     excluded_E, unknown_excluded = _dense_items(bundle, query.exclude)
     if query.filter_seen:
         excluded_E = np.concatenate([excluded_E, timeline_L])
@@ -108,7 +117,12 @@ def resolve(bundle: Bundle, query: Query) -> Resolved:
         )
     context_F = _context(facts.context, query.context or {})
     unknown_items = list(dict.fromkeys(unknown_history + unknown_excluded))
-    return Resolved(query, user, timeline_L[-facts.max_history :], exclude_E, context_F, unknown_items)
+    now_ms = int(time.time() * 1000) if query.time_ms is None else query.time_ms
+    time_M = np.append(np.full(len(timeline_L), now_ms) if time_L is None else time_L, now_ms)
+    history_L, time_M = timeline_L[-facts.max_history :], time_M[-facts.max_history - 1 :]
+    is_ours = bundle.reads_behaviours and query.user_id is not None
+    behaviour_L = bundle.behaviours_of(user)[-facts.max_history :] if is_ours else np.zeros(len(history_L), np.int64)
+    return Resolved(query, user, history_L, time_M, behaviour_L, exclude_E, context_F, unknown_items)
 
 
 def rank(bundle: Bundle, requests: Sequence[Resolved]) -> list[Recommendations]:
@@ -116,6 +130,8 @@ def rank(bundle: Bundle, requests: Sequence[Resolved]) -> list[Recommendations]:
     history_BL, length_B = _padded([request.history_L for request in requests])
     exclude_BE, _ = _padded([request.exclude_E for request in requests])
     found = {"history": history_BL, "length": length_B, "exclude": exclude_BE}
+    if bundle.reads_time:
+        found["time"], _ = _padded([request.time_M for request in requests], columns=history_BL.shape[1] + 1)
     item_BK, retrieval_BK = bundle.retrieval.run(["item", "score"], found)
 
     probability_BKT = np.zeros((*item_BK.shape, 0), dtype=np.float32)
@@ -125,6 +141,8 @@ def rank(bundle: Bundle, requests: Sequence[Resolved]) -> list[Recommendations]:
         ranked = {"user": user_B, "history": history_BL, "length": length_B, "item": item_BK}
         if bundle.facts.context:
             ranked["context"] = np.stack([request.context_F for request in requests])
+        if bundle.reads_behaviours:
+            ranked["behaviour"], _ = _padded([request.behaviour_L for request in requests])
         [probability_BKT] = bundle.ranking.run(["probability"], ranked)
         weight_T = np.array([bundle.facts.value.get(task, 0.0) for task in bundle.facts.tasks])
         if np.isnan(probability_BKT).any():
@@ -148,21 +166,21 @@ def rank(bundle: Bundle, requests: Sequence[Resolved]) -> list[Recommendations]:
     return answers
 
 
-def _history(bundle: Bundle, query: Query) -> tuple[int, Array, list[str]]:
-    """The user's dense id, all their items oldest first, and the ids that are unknown."""
+def _history(bundle: Bundle, query: Query) -> tuple[int, Array, Array | None, list[str]]:
+    """The user's dense id, all their items oldest first, when they had them (None: not known), and the ids that are unknown."""
     if query.user_id is not None:
         user = bundle.user_index.find(query.user_id)
         if user < FIRST_ID:
             raise UnknownUserError(
                 f"user_id {reprlib.repr(query.user_id)} is not in this bundle: send their item ids as `history`"
             )
-        return user, bundle.timeline_of(user).astype(np.int64), []
+        return user, bundle.timeline_of(user).astype(np.int64), bundle.times_of(user), []
     given = query.history or []
     history_L, unknown = _dense_items(bundle, given)
     if len(unknown) == len(given):
         known = bundle.item_id(FIRST_ID)
         raise InputError(f"history is {reprlib.repr(given)}: this bundle has none of these items; an id it has is {known!r}")
-    return UNKNOWN_ID, history_L, unknown
+    return UNKNOWN_ID, history_L, None, unknown
 
 
 def _dense_items(bundle: Bundle, texts: list[str]) -> tuple[Array, list[str]]:
@@ -182,10 +200,10 @@ def _context(known: dict[str, tuple[str, ...]], given: dict[str, str]) -> Array:
     return np.array(codes, dtype=np.int64)
 
 
-def _padded(rows: Sequence[Array]) -> tuple[Array, Array]:
-    """Rows of different length -> (B, longest, at least 1) filled with padding on the right, and the lengths."""
+def _padded(rows: Sequence[Array], *, columns: int = 1) -> tuple[Array, Array]:
+    """Rows of different length -> (B, longest, at least `columns`) filled with padding on the right, and the lengths."""
     length_B = np.array([len(row) for row in rows], dtype=np.int64)
-    out_BL = np.full((len(rows), max(1, length_B.max())), PADDING_ID, dtype=np.int64)
+    out_BL = np.full((len(rows), max(columns, length_B.max())), PADDING_ID, dtype=np.int64)
     out_BL[np.arange(out_BL.shape[1]) < length_B[:, None]] = np.concatenate(rows)
     return out_BL, length_B
 

@@ -49,7 +49,7 @@ def refused(path: Path, *overrides: str) -> str:
     [
         ("retreiver.fit.epochs=1", ["retreiver", "choose from", "'retriever'"]),
         ("retriever.fit.epoch=1", ["retriever.fit.epoch", "choose from", "'epochs'", "'batch_size'"]),
-        ("retriever.encoder.head=1", ["encoder.head", "choose from", "'heads'"]),
+        ("retriever.encoder={kind: sasrec, head: 1}", ["head", "choose from", "'heads'"]),
         ("ranker.sharing={kind: mmoe, expert: 1}", ["ranker.sharing", "expert", "choose from", "'experts'"]),
         ("data.split={kind: time, valid: 1}", ["data.split", "valid", "choose from", "'valid_share'"]),
         ("data.events.usr=x", ["data.events.usr", "choose from", "'user'"]),
@@ -65,7 +65,7 @@ def test_a_misspelt_key_is_named_with_the_choices(base: Path, override: str, par
     [
         ("retriever.loss={kind: softmax}", ["retriever.loss", "softmax", "full_softmax", "sampled_softmax"]),
         ("ranker.sharing={kind: moe}", ["ranker.sharing", "moe", "mmoe", "shared_bottom"]),
-        ("ranker.sharing.experts=3", ["'ranker.sharing' needs a `kind`", "['mmoe', 'shared_bottom']"]),
+        ("ranker.sharing.experts=3", ["'ranker.sharing' needs a `kind`", "'mmoe'"]),
         ("data.split={kind: rndom}", ["data.split", "rndom", "time", "leave_one_out"]),
         ("data.events.time_unit=minutes", ["data.events.time_unit", "minutes", "'ms'"]),
     ],
@@ -81,7 +81,7 @@ def test_an_unknown_kind_is_named_with_the_choices(base: Path, override: str, pa
         ("retriever.fit.epochs=0", ["retriever.fit.epochs", "0", "greater than or equal to 1"]),
         ("retriever.fit.learning_rate=fast", ["retriever.fit.learning_rate", "'fast'", "number"]),
         ("retriever.fit.learning_rate=.inf", ["retriever.fit.learning_rate", "finite"]),
-        ("retriever.encoder.dropout=1", ["dropout", "less than 1"]),
+        ("retriever.encoder={kind: sasrec, dropout: 1}", ["dropout", "less than 1"]),
         ("retriever.encoder={kind: sasrec, dim: 10, heads: 4}", ["retriever.encoder", "dim 10 is not divisible by heads 4"]),
         ("ranker.dim=6", ["ranker.dim", "6", "multiple of 4"]),
         ("name=../up", ["name", "'../up'"]),
@@ -201,3 +201,38 @@ class TestExtends:
 
     def test_a_missing_base_is_named(self, tmp_path: Path) -> None:
         assert "gone.yaml cannot be read" in refused(write(tmp_path / "a.yaml", {"extends": "gone.yaml"}))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "parts"),
+    [
+        (["retriever.negatives={kind: uniform}"], ["negatives", "full_softmax", "take them out"]),
+        (["retriever.validation_too=true"], ["validation_too", "fit.keep", "last"]),
+        (["retriever.matryoshka={dims: [16, 128]}"], ["matryoshka.dims 128", "encoder.dim 64", "leave it out"]),
+        (["serving.dim=16"], ["serving.dim 16", "matryoshka.dims []", "add it there"]),
+        (["serving.dim=24", "retriever.matryoshka={dims: [16]}"], ["serving.dim 24", "[16]"]),
+        (["retriever.tower.features=[genre]"], ["retriever.tower.features", "'genre'", "no item feature"]),
+        (
+            ["ranker.fit.precision=float16", "ranker.balance={kind: pcgrad}"],
+            ["float16", "pcgrad", "use bfloat16"],
+        ),
+        (["ranker.fit.batch_tokens=100"], ["fit.batch_tokens", "fit.batch_size"]),
+        (["ranker.sharing={kind: esmm, given: {buy: click}}"], ["sharing.given", "'buy'", "'click'"]),
+        (["retriever.encoder={kind: hstu, dim: 30, heads: 4}"], ["dim 30", "heads 4"]),
+        (["retriever.fit.keep=newest"], ["retriever.fit.keep", "newest", "'best'"]),
+    ],
+    ids=str,
+)
+def test_settings_that_do_not_go_together_are_refused_in_one_sentence(
+    base: Path, overrides: list[str], parts: list[str]
+) -> None:
+    message = refused(base, *overrides)
+    assert all(part in message for part in parts), message
+
+
+def test_settings_that_go_together_load(base: Path) -> None:
+    config = load(
+        base, "retriever.validation_too=true", "retriever.fit.keep=last", "serving.dim=16", "retriever.matryoshka={dims: [16]}"
+    )
+    assert config.serving.dim == 16
+    assert load(base, "serving.dim=64").serving.dim == 64, "the full width needs no Matryoshka"

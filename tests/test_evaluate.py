@@ -13,8 +13,10 @@ from pipelines.train import train_ranker
 from recsys import evaluate
 from recsys.columns import FIRST_ID, SPLIT, TEST, TRAIN, VALID, label
 from recsys.dataset import Dataset
-from recsys.evaluate import Predictions, judged_users, ranking_metrics, training_timelines
+from recsys.errors import InputError
+from recsys.evaluate import Judged, Predictions, judged_users, ranking_metrics, training_timelines
 from recsys.jagged import Jagged
+from recsys.models.hstu import HSTU
 from recsys.models.retriever import RetrievalGraph
 from recsys.models.sasrec import SASRec
 from recsys.train.loop import HISTORY_FILE
@@ -77,20 +79,27 @@ def test_nobody_to_judge(make_dataset: Make) -> None:
     assert len(judged.user_U) == len(judged.history) == len(judged.relevant) == 0
 
 
+def judged(histories: list[list[int]]) -> Judged:
+    """These histories, an hour between two events."""
+    times = [range(0, 3_600_000 * (len(history) + 1), 3_600_000) for history in histories]
+    lists = Jagged.from_lists(histories)
+    return Judged(np.arange(len(lists)), lists, lists, Jagged.from_lists(times))
+
+
+@pytest.mark.parametrize("spec", [SASRec(dim=8, blocks=1, heads=2), HSTU(dim=8, blocks=2, heads=2)], ids=lambda spec: spec.kind)
 @pytest.mark.parametrize("filter_seen", [True, False])
 @pytest.mark.parametrize("batch", [1, 3, 256])
 @torch.no_grad()
-def test_recommend_equals_brute_force(filter_seen: bool, batch: int) -> None:
+def test_recommend_equals_brute_force(spec: SASRec | HSTU, filter_seen: bool, batch: int) -> None:
     torch.manual_seed(0)
-    graph = RetrievalGraph(SASRec(dim=8, blocks=1, heads=2), 3, torch.randn(NUM_ITEMS, 8), 5).eval()
+    graph = RetrievalGraph(spec, 3, torch.randn(NUM_ITEMS, 8), 5).eval()
     rng = np.random.default_rng(0)
     histories = [rng.integers(FIRST_ID, NUM_ITEMS, length).tolist() for length in (0, 1, 3, 8, 2, 0, 5)]
-    found_UK = evaluate.recommend(
-        graph, Jagged.from_lists(histories), k=NUM_ITEMS, max_history=3, filter_seen=filter_seen, batch=batch
-    )
+    found_UK = evaluate.recommend(graph, judged(histories), k=NUM_ITEMS, max_history=3, filter_seen=filter_seen, batch=batch)
     for history, item_K in zip(histories, found_UK, strict=True):
         recent = history[-3:]
-        state_D = graph.encoder(graph.item_ID[torch.tensor(recent, dtype=torch.int64)], torch.tensor([len(recent)]))[-1]
+        time_M = torch.arange(len(history) + 1)[-len(recent) - 1 :] * 3_600_000
+        state_D = graph.encoder(graph.item_ID[torch.tensor(recent, dtype=torch.int64)], torch.tensor([len(recent)]), time_M)[-1]
         score_I = (graph.item_ID @ state_D).tolist()
         allowed = [item for item in range(FIRST_ID, NUM_ITEMS) if not (filter_seen and item in history)]
         expected = sorted(allowed, key=lambda item: -score_I[item])
@@ -99,8 +108,8 @@ def test_recommend_equals_brute_force(filter_seen: bool, batch: int) -> None:
 
 def test_scores_that_are_not_finite_are_refused() -> None:
     graph = RetrievalGraph(SASRec(dim=8, blocks=1, heads=2), 3, torch.full((NUM_ITEMS, 8), float("nan")), 5).eval()
-    with pytest.raises(ValueError, match="not finite for 2 users"):
-        evaluate.recommend(graph, Jagged.from_lists([[2], [3, 4]]), k=3, max_history=3, filter_seen=True)
+    with pytest.raises(InputError, match="not finite for 2 users"):
+        evaluate.recommend(graph, judged([[2], [3, 4]]), k=3, max_history=3, filter_seen=True)
 
 
 def test_retrieval_metrics_and_floors(planted: Dataset) -> None:

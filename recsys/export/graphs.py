@@ -7,6 +7,7 @@ import logging
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,29 +20,38 @@ OPSET = 20
 
 
 def export_retrieval(graph: RetrievalGraph, max_history: int, path: Path) -> None:
-    """Inputs history (B, L), length (B), exclude (B, E); outputs item (B, K), score (B, K). Ids are 64-bit, 0 pads."""
+    """Inputs history (B, L), length (B), exclude (B, E) and, for an encoder that reads time, time (B, L + 1) in milliseconds;
+    outputs item (B, K), score (B, K). Ids are 64-bit, 0 pads."""
     history_BL, length_B, columns = _history(max_history)
     batch, excluded = Dim("batch", min=1), Dim("excluded", min=1)
-    sample = (history_BL, length_B, torch.zeros(2, 2, dtype=torch.int64))
-    shapes = ({0: batch, **columns}, {0: batch}, {0: batch, 1: excluded})
-    _export(graph, sample, ["history", "length", "exclude"], ["item", "score"], shapes, path)
+    inputs: dict[str, tuple[Tensor, Mapping[int, Any]]] = {
+        "history": (history_BL, {0: batch, **columns}),
+        "length": (length_B, {0: batch}),
+        "exclude": (torch.zeros(2, 2, dtype=torch.int64), {0: batch, 1: excluded}),
+    }
+    if graph.encoder.reads_time:
+        time_BM = torch.arange(2 * (history_BL.shape[1] + 1)).view(2, -1) * 1000
+        inputs["time"] = (time_BM, {0: batch, **({1: columns[1] + 1} if columns else {})})
+    sample, shapes = zip(*inputs.values(), strict=True)
+    _export(graph, sample, list(inputs), ["item", "score"], shapes, path)
 
 
 def export_ranking(graph: RankingGraph, max_history: int, num_context: int, path: Path) -> None:
-    """Inputs user (B), history (B, L), length (B), item (B, C) and, with context features, context (B, F);
-    output probability (B, C, T)."""
+    """Inputs user (B), history (B, L), length (B), item (B, C), with context features context (B, F), and where behaviours are
+    read behaviour (B, L); output probability (B, C, T), which holds the number itself for a regression task."""
     batch, candidates = Dim("batch", min=1), Dim("candidates", min=1)
     history_BL, length_B, columns = _history(max_history)
-    inputs: dict[str, tuple[Tensor, Mapping[int, Dim]]] = {
+    inputs: dict[str, tuple[Tensor | None, Mapping[int, Dim] | None]] = {
         "user": (torch.ones(2, dtype=torch.int64), {0: batch}),
         "history": (history_BL, {0: batch, **columns}),
         "length": (length_B, {0: batch}),
         "item": (torch.ones(2, 4, dtype=torch.int64), {0: batch, 1: candidates}),
+        "context": (torch.ones(2, num_context, dtype=torch.int64), {0: batch}) if num_context else (None, None),
+        "behaviour": (torch.ones_like(history_BL), {0: batch, **columns}) if graph.reads_behaviours else (None, None),
     }
-    if num_context:
-        inputs["context"] = (torch.ones(2, num_context, dtype=torch.int64), {0: batch})
-    sample, shapes = zip(*inputs.values(), strict=True)
-    _export(graph, sample, list(inputs), ["probability"], shapes, path)
+    names = [name for name, (sample, _) in inputs.items() if sample is not None]
+    samples, shapes = zip(*inputs.values(), strict=True)
+    _export(graph, samples, names, ["probability"], shapes, path)
 
 
 def _history(max_history: int) -> tuple[Tensor, Tensor, dict[int, Dim]]:
@@ -53,10 +63,10 @@ def _history(max_history: int) -> tuple[Tensor, Tensor, dict[int, Dim]]:
 
 def _export(
     graph: nn.Module,
-    sample: tuple[Tensor, ...],
+    sample: tuple[Tensor | None, ...],
     inputs: list[str],
     outputs: list[str],
-    shapes: tuple[Mapping[int, Dim], ...],
+    shapes: tuple[Mapping[int, Dim] | None, ...],
     path: Path,
 ) -> None:
     for name in ("torch.onnx", "onnxscript", "onnx_ir"):

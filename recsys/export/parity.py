@@ -3,7 +3,7 @@
 Shapes: B = requests, L = history, E = excluded items, K = candidates returned, I = item rows, C = candidates ranked, T = tasks.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,13 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from recsys.batch import Ids
+from recsys.batch import Batch, Ids
 from recsys.columns import FIRST_ID
 from recsys.errors import InputError
 from recsys.evaluate import padded
 from recsys.jagged import Jagged
+from recsys.models.item_codes import ItemCodes
+from recsys.models.ranker import Ranker
 
 TOLERANCE = 1e-4
 BATCHES = (1, 7, 64)
@@ -31,8 +33,11 @@ class Parity:
     sample: dict[str, np.ndarray]
 
 
-def check_retrieval(model: nn.Module, path: Path, *, num_items: int, max_history: int, seed: int) -> Parity:
-    """`model` is the trained Retriever. Raises InputError when scores differ by more than TOLERANCE or the wrong items come."""
+def check_retrieval(
+    score: Callable[[Jagged, np.ndarray], np.ndarray], path: Path, *, num_items: int, max_history: int, seed: int
+) -> Parity:
+    """`score`: score_BI of the trained model, from histories and time_BM. Raises InputError when scores differ by more than
+    TOLERANCE or the wrong items come."""
     session, rng = _session(path), np.random.default_rng(seed)
     errors, sample = [], {}
     for batch in BATCHES:
@@ -40,9 +45,11 @@ def check_retrieval(model: nn.Module, path: Path, *, num_items: int, max_history
             history = _histories(rng, batch, length, num_items)
             exclude_BE = rng.integers(0, num_items, (batch, 5))  # holds reserved ids too, as padding does
             history_BL, length_B = (t.numpy() for t in padded(history))
-            inputs = {"history": history_BL, "length": length_B, "exclude": exclude_BE}
+            time_BM = np.cumsum(rng.integers(0, 10**7, (batch, history_BL.shape[1] + 1)), axis=1)
+            given = {"history": history_BL, "length": length_B, "exclude": exclude_BE, "time": time_BM}
+            inputs = {entry.name: given[entry.name] for entry in session.get_inputs()}
             item_BK, score_BK = session.run(["item", "score"], inputs)
-            expected_BI = _retrieval_scores(model, history, num_items)
+            expected_BI = score(history, time_BM)
             np.put_along_axis(expected_BI, exclude_BE, -np.inf, axis=1)
             errors.append(_retrieval_error(item_BK, score_BK, expected_BI))
             if batch == 7 and length == max_history:
@@ -52,7 +59,7 @@ def check_retrieval(model: nn.Module, path: Path, *, num_items: int, max_history
 
 
 def check_ranking(
-    model: nn.Module, path: Path, *, num_users: int, num_items: int, max_history: int, ranker_history: int,
+    model: Ranker, path: Path, *, num_users: int, num_items: int, max_history: int, ranker_history: int,
     codes: Mapping[str, tuple[str, Jagged]], context_sizes: Sequence[tuple[str, int]], seed: int,
 ) -> Parity:  # fmt: skip
     """`model` is the trained Ranker; `codes`: owner and rows of each user or item feature. Raises InputError."""
@@ -64,17 +71,15 @@ def check_ranking(
             user_B, item_BC = rng.integers(0, num_users, batch), rng.integers(0, num_items, (batch, 3))
             history_BL, length_B = (t.numpy() for t in padded(history))
             inputs = {"user": user_B, "history": history_BL, "length": length_B, "item": item_BC}
-            context_BF = (
-                np.stack([rng.integers(0, size, batch) for _, size in context_sizes], axis=1) if context_sizes else None
-            )
-            if context_BF is not None:
-                inputs["context"] = context_BF
+            if context_sizes:
+                inputs["context"] = np.stack([rng.integers(0, size, batch) for _, size in context_sizes], axis=1)
+            behaviour = Jagged(rng.integers(0, 2 ** len(model.design.tasks), len(history.item_E)), history.offset_U1)
+            if model.design.sharing.reads_behaviours:
+                inputs["behaviour"] = padded(behaviour)[0].numpy()
             [probability_BCT] = session.run(["probability"], inputs)
             names = [name for name, _ in context_sizes]
-            expected = [
-                _ranking_probability(model, user_B, item_B, history.last(ranker_history), codes, names, context_BF)
-                for item_B in item_BC.T
-            ]
+            recent = history.last(ranker_history), behaviour.last(ranker_history)
+            expected = [_ranking_answer(model, inputs, item_B, recent, codes, names) for item_B in item_BC.T]
             expected_BCT = np.stack(expected, axis=1)
             errors.append(float(np.abs(probability_BCT - expected_BCT).max()))
             if batch == 7 and length == max_history:
@@ -95,28 +100,36 @@ def _ids(lists: Jagged) -> Ids:
 
 
 @torch.no_grad()
-def _retrieval_scores(model: nn.Module, history: Jagged, num_items: int) -> np.ndarray:
-    device = next(model.parameters()).device
+def retrieval_scores(
+    model: nn.Module, codes: ItemCodes, similarity: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], dim: int | None,
+    history: Jagged, time_BM: np.ndarray,
+) -> np.ndarray:  # fmt: skip
+    """score_BI of the trained Retriever, by the path that training takes: jagged histories and TorchRec's tables."""
+    device = codes.known_I.device
     ids = _ids(history).to(device)
-    hidden_MD, item_ID = model(ids, torch.arange(num_items, device=device))
-    score_BI: Tensor = hidden_MD[(ids.length_B + 1).cumsum(0) - 1] @ item_ID.T
+    item_ID = model.item_vectors(model.embeddings(codes.all()), codes.known_I)
+    inside_BM = np.arange(time_BM.shape[1]) <= history.lengths[:, None]
+    hidden_MD = model(ids, item_ID, torch.from_numpy(time_BM[inside_BM]).to(device))
+    user_BD, item_ID = similarity(hidden_MD[(ids.length_B + 1).cumsum(0) - 1][:, :dim], item_ID[:, :dim])
+    score_BI: Tensor = user_BD @ item_ID.T
     score_BI[:, :FIRST_ID] = -torch.inf
     return score_BI.cpu().numpy()
 
 
 @torch.no_grad()
-def _ranking_probability(
-    model: nn.Module, user_B: np.ndarray, item_B: np.ndarray, history: Jagged, codes: Mapping[str, tuple[str, Jagged]],
-    context_names: Sequence[str], context_BF: np.ndarray | None,
+def _ranking_answer(
+    model: Ranker, inputs: Mapping[str, np.ndarray], item_B: np.ndarray, recent: tuple[Jagged, Jagged],
+    codes: Mapping[str, tuple[str, Jagged]], context_names: Sequence[str],
 ) -> np.ndarray:  # fmt: skip
+    """answer_BT of the training form, for one candidate of each request; `recent`: its history and the events' behaviours."""
+    user_B, (history, behaviour) = inputs["user"], recent
     ones_B = torch.ones(len(user_B), dtype=torch.int64)
     ids = {"user": Ids(torch.from_numpy(user_B), ones_B), "item": Ids(torch.tensor(item_B), ones_B), "history": _ids(history)}
     for name, (owner, rows) in codes.items():
         ids[name] = _ids(rows.take(user_B if owner == "user" else item_B))
-    if context_BF is not None:
-        ids |= {name: Ids(torch.tensor(context_BF[:, i]), ones_B) for i, name in enumerate(context_names)}
-    device = next(model.parameters()).device
-    return model({name: row.to(device) for name, row in ids.items()}).sigmoid().cpu().numpy()
+    ids |= {name: Ids(torch.tensor(inputs["context"][:, i]), ones_B) for i, name in enumerate(context_names)}
+    batch = Batch(ids, behaviour_N=_ids(behaviour).value_N).to(next(model.body.parameters()).device)
+    return model.design.answer(model(model.embeddings(model.look_ups(batch)), batch)).cpu().numpy()
 
 
 def _retrieval_error(item_BK: np.ndarray, score_BK: np.ndarray, expected_BI: np.ndarray) -> float:
@@ -126,7 +139,7 @@ def _retrieval_error(item_BK: np.ndarray, score_BK: np.ndarray, expected_BI: np.
     finite_BK = np.isfinite(best_BK)
     if not (np.isfinite(score_BK) == finite_BK).all():
         return float("inf")
-    both = np.stack([np.abs(score_BK - given_BK)[finite_BK], np.abs(score_BK - best_BK)[finite_BK]])
+    both = np.abs(score_BK[finite_BK] - np.stack([given_BK[finite_BK], best_BK[finite_BK]]))
     return float(both.max(initial=0.0))
 
 

@@ -1,9 +1,8 @@
 """Next item by a softmax over the whole catalogue. Shapes: N = predictions, D = width, I = rows of the item table."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
-import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from recsys.columns import FIRST_ID
 from recsys.heads.linear_cross_entropy import linear_cross_entropy
@@ -17,13 +16,8 @@ class FullSoftmax(Spec):
     """
 
     kind: Literal["full_softmax"] = "full_softmax"
+    sampled: ClassVar[bool] = False
 
-    def candidates(self, target_N: Tensor, train_count_I: Tensor, generator: Generator) -> Tensor:
-        """The item rows the loss needs vectors of: all of them."""
-        return torch.arange(len(train_count_I), device=target_N.device)
-
-    def __call__(
-        self, hidden_ND: Tensor, candidate_ID: Tensor, candidate_I: Tensor, target_N: Tensor, train_count_I: Tensor
-    ) -> Tensor:
-        """Return loss_N."""
-        return linear_cross_entropy(hidden_ND, candidate_ID, target_N, first_item=FIRST_ID)
+    def __call__(self, hidden_ND: Tensor, table_ID: Tensor, target_N: Tensor, *, even: bool = True) -> Tensor:
+        """Return loss_N. `even`: all of them will weigh the same, which saves a quarter of the arithmetic."""
+        return linear_cross_entropy(hidden_ND, table_ID, target_N, first_item=FIRST_ID, even=even)

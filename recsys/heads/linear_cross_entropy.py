@@ -1,7 +1,10 @@
 """Softmax cross-entropy of a linear layer without ever holding all logits.
 
-Shapes: N = predictions, D = width, I = rows of the item table, C = predictions in one chunk.
+Shapes: N = predictions, D = width, I = rows of the item table, R = real items (rows from `first_item` on), C = predictions in
+one chunk.
 """
+
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -9,55 +12,123 @@ from torch.autograd import Function
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 CHUNK_LOGITS = 2_000_000  # 8 MB of float32: the fastest of 0.5, 2, 8, 32 and 64 MB (docs/results.md)
+CHUNK_LOGITS_GPU = 64_000_000  # 256 MB: large products, and still a small part of its memory
+MIN_ROWS = 64  # of a chunk, however many items: fewer would read the whole table for next to no arithmetic
 
 
 class _LinearCrossEntropy(Function):
     @staticmethod
-    def forward(ctx: FunctionCtx, hidden_ND: Tensor, table_ID: Tensor, target_N: Tensor, first_item: int) -> Tensor:
-        loss_N = hidden_ND.new_empty(len(hidden_ND))
-        lse_N = torch.empty_like(loss_N)
-        for begin, end in _chunks(len(hidden_ND), len(table_ID)):
-            logits_CI = _logits(hidden_ND[begin:end], table_ID, first_item)
-            torch.logsumexp(logits_CI, dim=1, out=lse_N[begin:end])
-            picked_C = logits_CI.gather(1, target_N[begin:end, None]).squeeze(1)
-            torch.sub(lse_N[begin:end], picked_C, out=loss_N[begin:end])
-        ctx.save_for_backward(hidden_ND, table_ID, target_N, lse_N)
-        ctx.first_item = first_item
+    def forward(
+        ctx: FunctionCtx,
+        hidden_ND: Tensor,
+        table_ID: Tensor,
+        target_N: Tensor,
+        first_item: int,
+        at_once: bool,
+        dtype: torch.dtype,
+    ) -> Tensor:
+        loss_N = hidden_ND.new_empty(len(hidden_ND), dtype=table_ID.dtype)
+        product = _Product(hidden_ND, table_ID, first_item, dtype)
+        ctx.gradients = _Gradients(product) if at_once else None
+        column_N = target_N - first_item
+        for rows, logits_CR in product.chunks():
+            picked_C = logits_CR.gather(1, column_N[rows, None]).squeeze(1)
+            loss_N[rows] = _softmax(logits_CR) - picked_C
+            if ctx.gradients is not None:
+                ctx.gradients.add(rows, logits_CR, column_N[rows])
+        ctx.save_for_backward(hidden_ND, table_ID, target_N)
+        ctx.first_item, ctx.dtype = first_item, dtype
         return loss_N
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, grad_N: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        hidden_ND, table_ID, target_N, lse_N = ctx.saved_tensors
-        grad_hidden_ND = torch.empty_like(hidden_ND)
-        grad_table_ID = torch.zeros_like(table_ID)
-        for begin, end in _chunks(len(hidden_ND), len(table_ID)):
-            hidden_CD = hidden_ND[begin:end]
-            residual_CI = _logits(hidden_CD, table_ID, ctx.first_item)
-            residual_CI.sub_(lse_N[begin:end, None]).exp_()
-            residual_CI.scatter_add_(1, target_N[begin:end, None], residual_CI.new_full((end - begin, 1), -1.0))
-            residual_CI.mul_(grad_N[begin:end, None])
-            torch.mm(residual_CI, table_ID, out=grad_hidden_ND[begin:end])
-            grad_table_ID.addmm_(residual_CI.T, hidden_CD)
-        return grad_hidden_ND, grad_table_ID, None, None
+    def backward(ctx: FunctionCtx, grad_N: Tensor) -> tuple[Tensor | None, ...]:
+        hidden_ND, table_ID, target_N = ctx.saved_tensors
+        ready, ctx.gradients = ctx.gradients, None  # handed out once; a second backward pass makes them anew
+        if ready is not None and bool((grad_N == grad_N[:1]).all()):
+            ready.scale(grad_N[:1])
+        else:
+            del ready
+            product, column_N = _Product(hidden_ND, table_ID, ctx.first_item, ctx.dtype), target_N - ctx.first_item
+            ready = _Gradients(product)
+            for rows, logits_CR in product.chunks():
+                _softmax(logits_CR)
+                ready.add(rows, logits_CR, column_N[rows], grad_N[rows, None])
+        return ready.hidden_ND.to(hidden_ND.dtype), ready.table_ID.to(table_ID.dtype), None, None, None, None
 
 
-def _chunks(num_rows: int, num_items: int) -> list[tuple[int, int]]:
-    step = max(1, CHUNK_LOGITS // max(1, num_items))
-    return [(begin, min(begin + step, num_rows)) for begin in range(0, num_rows, step)]
+class _Product:
+    """Hidden states times items, chunk by chunk, multiplied in `dtype` and handed out in the table's type."""
+
+    def __init__(self, hidden_ND: Tensor, table_ID: Tensor, first_item: int, dtype: torch.dtype):
+        self.first_item, self.wide = first_item, table_ID.dtype
+        self.hidden_ND, self.item_RD = hidden_ND.to(dtype), table_ID[first_item:].to(dtype)
+        logits = CHUNK_LOGITS_GPU if hidden_ND.is_cuda else CHUNK_LOGITS
+        self.step = max(MIN_ROWS, logits // max(1, len(self.item_RD)))
+
+    def chunks(self) -> Iterator[tuple[slice, Tensor]]:
+        """Rows of a chunk and their logits, which share one buffer: what is done to them must be over before the next."""
+        size, exact = (min(self.step, len(self.hidden_ND)), len(self.item_RD)), self.hidden_ND.dtype == self.wide
+        buffer_CR = self.hidden_ND.new_empty(size, dtype=self.wide)
+        half_CR = buffer_CR if exact else self.hidden_ND.new_empty(size)
+        for begin in range(0, len(self.hidden_ND), self.step):
+            rows = slice(begin, min(begin + self.step, len(self.hidden_ND)))
+            logits_CR = torch.mm(self.hidden_ND[rows], self.item_RD.T, out=half_CR[: rows.stop - begin])
+            yield rows, logits_CR if exact else buffer_CR[: rows.stop - begin].copy_(logits_CR)
 
 
-def _logits(hidden_CD: Tensor, table_ID: Tensor, first_item: int) -> Tensor:
-    logits_CI = hidden_CD @ table_ID.T
-    logits_CI[:, :first_item] = -torch.inf
-    return logits_CI
+class _Gradients:
+    """The gradients of the loss in the table's type, filled chunk by chunk."""
+
+    def __init__(self, product: _Product):
+        hidden_ND, item_RD = product.hidden_ND, product.item_RD
+        self.hidden_ND = torch.empty_like(hidden_ND, dtype=product.wide)
+        self.table_ID = item_RD.new_zeros(len(item_RD) + product.first_item, item_RD.shape[1], dtype=product.wide)
+        self._inputs = hidden_ND, item_RD, self.table_ID[product.first_item :]
+
+    def add(self, rows: slice, share_CR: Tensor, column_C: Tensor, weight_C1: Tensor | None = None) -> None:
+        """Turn a chunk's probabilities into the residual, in place, and take it to both sides."""
+        hidden_ND, item_RD, grad_RD = self._inputs
+        share_CR.scatter_add_(1, column_C[:, None], share_CR.new_full((len(share_CR), 1), -1.0))
+        if weight_C1 is not None:
+            share_CR.mul_(weight_C1)
+        if hidden_ND.dtype == share_CR.dtype:
+            torch.mm(share_CR, item_RD, out=self.hidden_ND[rows])
+            grad_RD.addmm_(share_CR.T, hidden_ND[rows])
+        else:
+            half_CR = share_CR.to(hidden_ND.dtype)
+            self.hidden_ND[rows] = torch.mm(half_CR, item_RD)
+            grad_RD.add_(torch.mm(half_CR.T, hidden_ND[rows]))
+
+    def scale(self, factor: Tensor) -> None:
+        self.hidden_ND.mul_(factor)
+        self.table_ID.mul_(factor)
 
 
-def linear_cross_entropy(hidden_ND: Tensor, table_ID: Tensor, target_N: Tensor, *, first_item: int) -> Tensor:
+def _softmax(logits_CR: Tensor) -> Tensor:
+    """Turn logits into probabilities, in place; return their logsumexp.
+
+    Torch's softmax is several times as fast as its logsumexp or exp on a CPU. The likeliest item's probability is
+    1 / sum(exp(logit - highest)), at least 1 / R, so its log is exact where the target's would underflow.
+    """
+    highest_C = logits_CR.amax(1)
+    torch.softmax(logits_CR, 1, out=logits_CR)
+    return highest_C - logits_CR.amax(1).log_()
+
+
+def linear_cross_entropy(
+    hidden_ND: Tensor, table_ID: Tensor, target_N: Tensor, *, first_item: int, even: bool = True
+) -> Tensor:
     """Return loss_N = -log softmax(hidden @ table.T)[target], rows below `first_item` never being candidates.
 
-    Logits are made chunk by chunk and again in the backward pass, so memory is O(N + I) instead of O(N * I): a fourth
-    matrix product buys a catalogue of a million items. Same idea as Cut Cross-Entropy, Wijmans et al. 2024,
-    https://arxiv.org/abs/2411.09009. Differs from the paper: no gradient filtering, the gradient is exact.
+    Logits are made chunk by chunk, so memory is O(N + I) instead of O(N * I). Same idea as Cut Cross-Entropy, Wijmans et al.
+    2024, https://arxiv.org/abs/2411.09009. Differs from the paper: no gradient filtering, the gradient is exact.
+    Under autocast the three matrix products are in its type and all else, sums over chunks among it, in that of the table.
+    `even` expects every loss to weigh the same, as under a mean: the gradients are then made with the losses from the same
+    logits. Where the weights turn out to differ, the logits are made again: say `even=False` where that is known before.
     """
-    return _LinearCrossEntropy.apply(hidden_ND, table_ID, target_N, first_item)
+    needed = torch.is_grad_enabled() and (hidden_ND.requires_grad or table_ID.requires_grad)
+    device = hidden_ND.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else table_ID.dtype
+    with torch.autocast(device, enabled=False):
+        return _LinearCrossEntropy.apply(hidden_ND, table_ID, target_N, first_item, even and needed, dtype)

@@ -1,58 +1,50 @@
-"""The training loop: one pass a step, early stopping, checkpoints that a killed run resumes from."""
+"""The training loop: epochs, early stopping, checkpoints that a killed run resumes from."""
 
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from safetensors.torch import load_file, save_file
-from torch import Generator, Tensor, nn
+from safetensors.torch import save_file
+from torch import Generator, Tensor
 
-from recsys.artefact import fingerprint, is_there, read_manifest, write_artefact
+from recsys.artefact import write_artefact
 from recsys.batch import Batch
 from recsys.errors import InputError
 from recsys.fit import Fit
-from recsys.train.checkpoint import FUSED, fused_state, load_fused_state, load_model_state, model_state
-from recsys.train.distributed import every_rank, from_first_rank, mean_over_ranks, shard
+from recsys.models.managed_collision import resharded
+from recsys.train.checkpoint import (
+    FUSED,
+    Checkpoints,
+    below,
+    fused_state,
+    load_model_state,
+    model_state,
+)
+from recsys.train.distributed import from_first_rank, mean_over_ranks, place
+from recsys.train.grow import grow, load_training_state
+from recsys.train.job import Job, Progress, Start
+from recsys.train.managed import load_pending_ids, pending_ids
+from recsys.train.schedule import rate_share
+from recsys.train.step import NotFiniteError, Stepper
+from recsys.train.watch import Stopwatch, peak_memory_gib, trace
 
 MODEL_FILE = "model.safetensors"
-RESUME_FILE = "resume.safetensors"
 HISTORY_FILE = "history.json"
-
-
-class Loader(Protocol):
-    def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]: ...
-    def num_batches(self, epoch: int) -> int: ...
-
-
-@dataclass(frozen=True)
-class Job:
-    """What is trained: a model, its batches, its loss and its validation. Higher validation is better."""
-
-    name: str
-    build: Callable[[], nn.Module]  # called once the random numbers are seeded
-    loader: Loader
-    objective: Callable[[nn.Module, Batch, int, Generator], tuple[Tensor, dict[str, Tensor]]]  # model, batch, step, randomness
-    validate: Callable[[dict[str, Tensor]], dict[str, float]]  # from whole parameters, as export does; NaN: does not exist
-    main_metric: str
-
-
-class Progress(Protocol):
-    """Where the loop reports to; both calls must return quickly."""
-
-    def step(self, job: str, *, step: int, total_steps: int, predictions: int, metrics: dict[str, float]) -> None: ...
-    def validated(self, job: str, *, step: int, epoch: int, metrics: dict[str, float], best: bool) -> None: ...
+BATCH_FILE = "batch.safetensors"
+NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 @dataclass
 class State:
-    """Where training stands; everything but tensors."""
+    """Where training stands; everything but tensors. Random numbers follow from the seed, the step and the rank alone."""
 
     epoch: int = 0
     batch: int = 0
@@ -62,55 +54,73 @@ class State:
     stale: int = 0
     loss_sum: float = 0.0  # over the steps since the last validation
     loss_steps: int = 0
+    scale: float = 1.0
+    finite_steps: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
 def fit(
     job: Job, spec: Fit, *, seed: int, device: torch.device, out: Path, identity: dict[str, Any], progress: Progress,
-    stop_after_steps: int | None = None,
+    stop_after_steps: int | None = None, profile: Path | None = None, start: Start | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Train, write the best model as checkpoint artefact `out`, return its manifest.
 
-    `identity` (config and data fingerprint) is stored; from a resume folder beside `out` with the same identity the run goes
-    on, to the result it would have had undisturbed. `stop_after_steps` ends early as a kill would, leaving the resume folder.
-    Raises InputError when the loss or the gradient is not finite.
+    `identity` (config and data fingerprint) is stored; from checkpoints beside `out` with the same identity the run goes
+    on, to the result it would have had undisturbed. `stop_after_steps` ends early as a kill would, leaving them. `profile`
+    names a file for a trace of some steps. `start`: parameters to begin from, else they are drawn at random.
+    Raises InputError when the loss or the gradient is not finite, or memory runs out.
     """
-    generator = Generator()
-    _seed_all(generator, seed, step=0)
-    model = shard(job.build(), device, embedding_lr=spec.embedding_learning_rate)
-    dense = torch.optim.AdamW(
-        [p for name, p in model.named_parameters() if ".collection." not in name],
-        lr=spec.learning_rate, weight_decay=spec.weight_decay,
-    )  # fmt: skip
-    settings = spec.model_dump(mode="json", exclude={"checkpoint_minutes"})
-    trainer = _Trainer(job, spec, model, dense, generator, device, out, {**identity, "fit": settings, "seed": seed})
+    trainer = _Trainer(job, spec, seed, device, out, identity, start)
     trainer.resume()
-    return trainer.run(progress, stop_after_steps)
+    torch.use_deterministic_algorithms(spec.deterministic)
+    try:
+        with trace(profile) as profiler:
+            return trainer.run(progress, stop_after_steps, profiler)
+    except RuntimeError as error:
+        if not any(words in str(error) for words in NO_MEMORY):
+            raise
+        raise InputError(
+            f"{job.name}: out of memory at step {trainer.state.step + 1}: lower {job.name}.fit.batch_tokens or batch_size, "
+            "or raise accumulate, which gives the same result in less memory"
+        ) from error
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 class _Trainer:
     def __init__(
-        self, job: Job, spec: Fit, model: Any, dense: torch.optim.Optimizer, generator: Generator, device: torch.device,
-        out: Path, identity: dict[str, Any],
+        self, job: Job, spec: Fit, seed: int, device: torch.device, out: Path, identity: dict[str, Any],
+        start: Start | None,
     ):  # fmt: skip
-        self.job, self.spec, self.model, self.dense, self.generator = job, spec, model, dense, generator
-        self.device, self.out, self.identity = device, out, identity
-        self.resume_folder = out.with_name(out.name + ".resume")
-        self.state = State()
+        self.job, self.spec, self.seed, self.device, self.out = job, spec, seed, device, out
+        settings = spec.model_dump(mode="json", exclude={"checkpoint_minutes", "checkpoints", "report_gradients_every"})
+        self.identity = {**identity, "fit": settings, "seed": seed, "start": start and start.checkpoint}
+        torch.manual_seed(number(seed, 0))
+        built = job.build()
+        torch.manual_seed(number(seed, 1, dist.get_rank()))  # blocks of one table must not begin with the same rows
+        self.model = place(built, device, optimizer=spec.embedding_optimizer, learning_rate=spec.embedding_learning_rate)
+        self.stepper = Stepper(job, spec, self.model, device)
+        if start is not None:
+            load_model_state(self.model, grow(start.state, model_state(self.model)))
+        self.checkpoints = Checkpoints(out.with_name(out.name + ".resume"), spec.checkpoints)
+        self.state = State(scale=self.stepper.scale)
         self.best_state: dict[str, Tensor] = {}
         self.saved = time.monotonic()
+        self.watch = Stopwatch(device)
+        self.spent: Counter[str] = Counter()  # seconds by part of a step, of this process alone
 
-    def run(self, progress: Progress, stop_after_steps: int | None) -> dict[str, Any]:
+    def run(self, progress: Progress, stop_after_steps: int | None, profiler: torch.profiler.profile | None) -> dict[str, Any]:
         state = self.state
         while not self._finished():
             total_steps, began = self._total_steps(), time.monotonic()
-            for batch in self.job.loader.epoch(state.epoch, state.batch):
-                metrics = self._step(batch.to(self.device), total_steps)
+            for batch in self._batches():
+                metrics = self._step(batch, total_steps)
                 state.batch, state.step = state.batch + 1, state.step + 1
                 state.loss_sum, state.loss_steps = state.loss_sum + metrics["loss"], state.loss_steps + 1
-                progress.step(
-                    self.job.name, step=state.step, total_steps=total_steps, predictions=batch.num_predictions, metrics=metrics
-                )
+                predictions = batch.num_predictions * dist.get_world_size()
+                progress.step(self.job.name, step=state.step, total_steps=total_steps, predictions=predictions, metrics=metrics)
+                if profiler is not None:
+                    profiler.step()
                 stop = stop_after_steps is not None and state.step >= stop_after_steps
                 if self._tick(began) > 60 * self.spec.checkpoint_minutes or stop:
                     self.save()
@@ -122,39 +132,44 @@ class _Trainer:
             state.epoch, state.batch = state.epoch + 1, 0
             if state.epoch % self.spec.evaluate_every == 0 or self._finished():
                 self._validate(progress)
+        if state.loss_steps:  # time was up, and the run was killed before its last validation
+            state.epoch, state.batch = state.epoch + 1, 0
+            self._validate(progress)
         return self._finish()
 
+    def _batches(self) -> Iterator[Batch]:
+        for batch in self.job.loader.epoch(self.state.epoch, self.state.batch):
+            moved = batch.to(self.device)
+            self.watch.lap("data")
+            yield moved
+            self.watch.lap("report")
+
     def _step(self, batch: Batch, total_steps: int) -> dict[str, float]:
-        share = self._rate_share(total_steps)
-        for group in self.dense.param_groups:
-            group["lr"] = self.spec.learning_rate * share
-        for group in self.model.fused_optimizer.param_groups:
-            group["lr"] = self.spec.embedding_learning_rate * share
-        self.model.fused_optimizer.step()  # hands the rate to the kernels; the update itself happens in backward
-        self.dense.zero_grad()
-        loss, terms = self.job.objective(self.model, batch, self.state.step, self.generator)
-        self._require_finite("loss", loss)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_([p for group in self.dense.param_groups for p in group["params"]], self.spec.clip_norm)
-        self._require_finite("norm of the gradient", norm)
-        self.dense.step()
-        return {name: value.item() for name, value in terms.items()} | {
-            "loss": loss.item(), "gradient_norm": norm.item(), "rate_share": share,
-        }  # fmt: skip
+        state = self.state
+        torch.manual_seed(number(self.seed, 2, dist.get_rank(), state.step))  # dropout
+        generator = Generator().manual_seed(number(self.seed, 3, state.step))  # negatives, the same on every process
+        share = rate_share(self.spec, step=state.step, total_steps=total_steps, seconds=state.seconds)
+        try:
+            terms = self.stepper(batch, state.step, share, generator, self.watch)
+        except NotFiniteError as error:
+            raise self._not_finite(error, batch) from None
+        state.scale, state.finite_steps = self.stepper.scale, self.stepper.finite_steps
+        metrics = {name: float(value) for name, value in terms.items()} | {"rate_share": share}
+        self.watch.lap("tables")
+        seconds = self.watch.read()
+        self.spent.update(seconds)
+        return metrics | {f"seconds/{name}": value for name, value in seconds.items()}
 
-    def _require_finite(self, what: str, value: Tensor) -> None:
-        if not torch.isfinite(value):
-            step, name = self.state.step + 1, self.job.name
-            raise InputError(f"{name}: the {what} is {value.item()} at step {step}: lower the learning rates of {name}.fit")
-
-    def _rate_share(self, total_steps: int) -> float:
-        """Linear warm-up, then cosine decay to `final_share`, over steps or over `max_minutes`, whichever ends first."""
-        spec, state = self.spec, self.state
-        warm = min(1.0, (state.step + 1) / spec.warmup_steps) if spec.warmup_steps else 1.0
-        done = state.step / max(1, total_steps)
-        if spec.max_minutes is not None:
-            done = max(done, state.seconds / (60 * spec.max_minutes))
-        return warm * (spec.final_share + (1 - spec.final_share) * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
+    def _not_finite(self, error: NotFiniteError, batch: Batch) -> InputError:
+        """The batch is kept, so that it can be looked at."""
+        rank, name = dist.get_rank(), self.job.name
+        folder = self.out.with_name(self.out.name + ".failed") / f"step-{self.state.step + 1}-rank-{rank}"
+        with write_artefact(folder, "batch", reason=str(error), identity=self.identity) as (path, _):
+            save_file(batch.tensors(), path / BATCH_FILE)
+        return InputError(
+            f"{name}: {error} at step {self.state.step + 1}: lower the learning rates of {name}.fit, "
+            f"or look at the batch in {folder}"
+        )
 
     def _tick(self, began: float) -> float:
         """Add the time since `began`; return the seconds since the last checkpoint. All processes get the same numbers, since a
@@ -165,7 +180,9 @@ class _Trainer:
         return since_saved
 
     def _total_steps(self) -> int:
-        return self.spec.epochs * max(1, self.job.loader.num_batches(self.state.epoch))
+        """As if every epoch had as many steps as the present one."""
+        epoch = self.state.epoch
+        return self.state.step - self.state.batch + (self.spec.epochs - epoch) * max(1, self.job.loader.num_batches(epoch))
 
     def _finished(self) -> bool:
         return self.state.epoch >= self.spec.epochs or self.state.stale >= self.spec.patience or self._out_of_time()
@@ -176,66 +193,62 @@ class _Trainer:
     def _validate(self, progress: Progress) -> None:
         state, whole = self.state, model_state(self.model)
         self.model.eval()
-        metrics = from_first_rank(self.job.validate(whole))
+        metrics = from_first_rank(self.job.validate(whole) if dist.get_rank() == 0 else {})
         metrics = {name: number for name, number in metrics.items() if not math.isnan(number)}
         self.model.train()
         value = metrics.get(self.job.main_metric)
         better = not self.best_state or (value is not None and (state.best is None or value > state.best))
-        if better:
+        if better or self.spec.keep == "last":
             state.best, state.stale, self.best_state = value, 0, whole
         else:
             state.stale += 1
         loss = state.loss_sum / max(1, state.loss_steps)
         state.loss_sum, state.loss_steps = 0.0, 0
-        entry = {"epoch": state.epoch, "step": state.step, "seconds": round(state.seconds, 1), "loss": loss}
+        entry = {
+            "epoch": state.epoch, "step": state.step, "seconds": round(state.seconds, 1), "loss": loss,
+            "peak_memory_gib": round(peak_memory_gib(self.device), 3),
+        }  # fmt: skip
         state.history.append(entry | metrics)
         progress.validated(self.job.name, step=state.step, epoch=state.epoch, metrics=metrics, best=better)
         self.save()
+        self.watch.lap("report")
 
     def save(self) -> None:
         """Write everything needed to go on; atomic, so a kill here costs nothing."""
         tensors = {f"model/{name}": t for name, t in model_state(self.model).items()}
         tensors |= {FUSED + name: t for name, t in fused_state(self.model).items()}
         tensors |= {f"best/{name}": t for name, t in self.best_state.items()}
-        for index, parts in self.dense.state_dict()["state"].items():
+        tensors |= {f"pending/{name}": t for name, t in pending_ids(self.model).items()}
+        tensors |= {f"balance/{name}": t.cpu() for name, t in self.stepper.balance.state_dict().items()}
+        for index, parts in self.stepper.dense.state_dict()["state"].items():
             tensors |= {f"dense/{index}/{name}": t.cpu() for name, t in parts.items()}
-        for rank, states in enumerate(every_rank(_random_states(self.generator))):
-            tensors |= {f"random/{rank}/{name}": t for name, t in states.items()}
         if dist.get_rank() == 0:
-            fields = {"identity": self.identity, "state": asdict(self.state), "world_size": dist.get_world_size()}
-            with write_artefact(self.resume_folder, "checkpoint", **fields) as (folder, _):
-                save_file({name: t.contiguous() for name, t in tensors.items()}, folder / RESUME_FILE)
+            self.checkpoints.write(tensors, step=self.state.step, identity=self.identity, state=asdict(self.state))
         dist.barrier()
         self.saved = time.monotonic()
 
     def resume(self) -> None:
-        """Go on from the resume folder, if it is of this very run; the next save replaces one of another config or data."""
-        if not from_first_rank(is_there(self.resume_folder) if dist.get_rank() == 0 else False):
+        """Go on from the newest whole checkpoint of this very run; the next save replaces those of another config or data."""
+        step = from_first_rank(self.checkpoints.newest(self.identity) if dist.get_rank() == 0 else None)
+        if step is None:
             return
-        try:
-            manifest = read_manifest(self.resume_folder, "checkpoint", verify=True)
-        except InputError as error:
-            raise InputError(f"{error}, after removing {self.resume_folder} to begin anew") from error
-        if fingerprint(manifest["identity"]) != fingerprint(self.identity):
-            return
-        tensors = load_file(self.resume_folder / RESUME_FILE)
-        load_model_state(self.model, _below(tensors, "model/"))
-        load_fused_state(self.model, _below(tensors, FUSED))
-        self.best_state = _below(tensors, "best/")
-        self._load_dense(_below(tensors, "dense/"))
+        manifest, tensors = self.checkpoints.read(step)
+        saved = below(tensors, "model/") | {name: t for name, t in tensors.items() if name.startswith(FUSED)}
+        load_training_state(self.model, resharded(saved, dist.get_world_size()))
+        load_pending_ids(self.model, below(tensors, "pending/"))
+        self.stepper.balance.load_state_dict(below(tensors, "balance/"))
+        self.best_state = below(tensors, "best/")
+        self._load_dense(below(tensors, "dense/"))
         self.state = State(**manifest["state"])
-        if manifest["world_size"] == dist.get_world_size():
-            _set_random_states(self.generator, _below(tensors, f"random/{dist.get_rank()}/"))
-        else:  # every process had read `batch` batches: go on where all of them together had come to
-            self.state.batch = self.state.batch * manifest["world_size"] // dist.get_world_size()
-            _seed_all(self.generator, self.identity["seed"], step=self.state.step)
+        self.stepper.scale, self.stepper.finite_steps = self.state.scale, self.state.finite_steps
 
     def _load_dense(self, tensors: dict[str, Tensor]) -> None:
         parts: dict[int, dict[str, Tensor]] = {}
         for key, tensor in tensors.items():
             index, name = key.split("/", 1)
             parts.setdefault(int(index), {})[name] = tensor
-        self.dense.load_state_dict({"state": parts, "param_groups": self.dense.state_dict()["param_groups"]})
+        dense = self.stepper.dense
+        dense.load_state_dict({"state": parts, "param_groups": dense.state_dict()["param_groups"]})
 
     def _finish(self) -> dict[str, Any]:
         manifest: dict[str, Any] = {}
@@ -244,40 +257,16 @@ class _Trainer:
             with write_artefact(
                 self.out, "checkpoint", identity=self.identity, best=state.best, main_metric=self.job.main_metric,
                 epochs=state.epoch, steps=state.step, seconds=round(state.seconds, 1),
+                peak_memory_gib=round(peak_memory_gib(self.device), 3),
+                time_share={name: round(value / self.spent.total(), 4) for name, value in self.spent.items()},
             ) as (folder, manifest):  # fmt: skip
                 save_file({name: t.contiguous() for name, t in self.best_state.items()}, folder / MODEL_FILE)
                 (folder / HISTORY_FILE).write_text(json.dumps(state.history, indent=1) + "\n")
-            _remove(self.resume_folder)
+            self.checkpoints.remove()
         dist.barrier()
         return manifest
 
 
-def _seed_all(generator: Generator, seed: int, *, step: int) -> None:
-    """Own random numbers for every process: blocks of one table must not begin with the same rows."""
-    sequence = np.random.SeedSequence([seed, dist.get_rank(), step])
-    first, second = (int(number) for number in sequence.generate_state(2, np.uint64) >> 1)
-    torch.manual_seed(first)
-    generator.manual_seed(second)
-
-
-def _random_states(generator: Generator) -> dict[str, Tensor]:
-    states = {"torch": torch.get_rng_state(), "generator": generator.get_state()}
-    return states | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
-
-
-def _set_random_states(generator: Generator, states: dict[str, Tensor]) -> None:
-    torch.set_rng_state(states["torch"])
-    generator.set_state(states["generator"])
-    if "cuda" in states and torch.cuda.is_available():
-        torch.cuda.set_rng_state(states["cuda"])
-
-
-def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-
-
-def _remove(folder: Path) -> None:
-    if folder.exists():
-        for path in folder.iterdir():
-            path.unlink()
-        folder.rmdir()
+def number(*purpose: int) -> int:
+    """A seed that is another one for every seed, purpose, rank and step."""
+    return int(np.random.SeedSequence(purpose).generate_state(1, np.uint64)[0] >> 1)

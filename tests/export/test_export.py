@@ -1,5 +1,6 @@
 """ONNX answers as torch does, at every shape. Shapes: B = requests, L = history, C = candidates, K = items returned."""
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,13 +21,15 @@ from recsys.columns import FIRST_ID
 from recsys.config import RunConfig
 from recsys.dataset import Dataset
 from recsys.errors import InputError
-from recsys.export.graphs import export_ranking, export_retrieval
-from recsys.export.parity import TOLERANCE, check_ranking, check_retrieval
-from recsys.models.ranker import Ranker, RankingGraph
+from recsys.export.graphs import export_retrieval
+from recsys.export.parity import TOLERANCE, check_retrieval, retrieval_scores
+from recsys.heads.similarity import Dot
+from recsys.models.item_codes import ItemCodes
+from recsys.models.item_tower import ItemTower
 from recsys.models.retriever import RetrievalGraph, Retriever
 from recsys.models.sasrec import SASRec
 from recsys.train.checkpoint import model_state
-from recsys.train.distributed import shard
+from recsys.train.distributed import place
 
 pytestmark = pytest.mark.filterwarnings("ignore:Please use DTensor")
 
@@ -82,15 +85,15 @@ def test_both_graphs_agree_with_torch(trained: Trained, workspace: Workspace, gr
 def test_a_graph_that_differs_stops_the_run_and_nothing_is_written(
     part: str, trained: Trained, workspace: Workspace, group: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real: Callable[..., nn.Module] = getattr(pipeline, f"{part}_graph")
+    real: Callable[..., nn.Module] = getattr(pipeline.models, f"{part}_graph")
 
     def perturbed(*args: Any) -> nn.Module:
         graph = real(*args)
         with torch.no_grad():
-            (graph.encoder.norm if part == "retrieval" else graph.body).bias += 0.01
+            (graph.encoder.norm if part == "retrieval" else graph.body.sharing.towers).bias += 0.01
         return graph
 
-    monkeypatch.setattr(pipeline, f"{part}_graph", perturbed)
+    monkeypatch.setattr(pipeline.models, f"{part}_graph", perturbed)
     with pytest.raises(InputError, match=rf"{part}\.onnx differs from torch by .* the bundle is not written"):
         pipeline.export_run(trained.config, trained.data, workspace, device=group)
     assert {path.name for path in trained.root.iterdir()} == {"retriever", "ranker"}
@@ -134,40 +137,9 @@ def test_retrieval_check_notices_a_wrong_item_in_the_right_order_of_scores(group
             return super().forward(history_BL, length_B, exclude_BE * 0 + FIRST_ID)
 
     spec = SASRec(dim=8, blocks=1, heads=2)
-    model = shard(Retriever(spec, NUM_ITEMS, 5), group, embedding_lr=0.1).eval()
-    export_retrieval(Forgetful.from_checkpoint(model_state(model), spec, 5, 7), 5, tmp_path / "bad.onnx")
+    codes = ItemCodes.make(np.ones(NUM_ITEMS), {}, group)
+    model = place(Retriever(spec, ItemTower(), NUM_ITEMS, {}, 5), group).eval()
+    export_retrieval(Forgetful.from_checkpoint(model_state(model), spec, ItemTower(), codes, 5, 7), 5, tmp_path / "bad.onnx")
+    score = functools.partial(retrieval_scores, model, codes, Dot(), None)
     with pytest.raises(InputError, match=r"bad\.onnx differs"):
-        check_retrieval(model, tmp_path / "bad.onnx", num_items=NUM_ITEMS, max_history=5, seed=1)
-
-
-@pytest.mark.parametrize("with_features", [False, True])
-@pytest.mark.parametrize("max_history", [1, 9])
-def test_ranking_parity_with_and_without_features(
-    with_features: bool, max_history: int, planted: Dataset, group: torch.device, tmp_path: Path
-) -> None:
-    config = planted_config()
-    features = planted.features if with_features else []
-    owners = {f["name"]: f["owner"] for f in features if f["owner"] != "context"}
-    codes = {name: planted.codes(name, owner) for name, owner in owners.items()}
-    sizes = [(f["name"], f["size"]) for f in features if f["owner"] == "context"]
-    sharing = config.ranker.sharing
-    model = shard(Ranker(sharing, planted.num_users, NUM_ITEMS, features, 8, 2, 0.0), group, embedding_lr=0.1).eval()
-    graph = RankingGraph(model_state(model), sharing, features, codes, 8, 2, 4)
-    export_ranking(graph, max_history, len(sizes), tmp_path / "ranking.onnx")
-    parity = check_ranking(
-        model, tmp_path / "ranking.onnx", num_users=planted.num_users, num_items=NUM_ITEMS,
-        max_history=max_history, ranker_history=4,
-        codes={name: (owner, codes[name]) for name, owner in owners.items()}, context_sizes=sizes, seed=1,
-    )  # fmt: skip
-    assert parity.max_error <= TOLERANCE
-    run, rng = session(tmp_path / "ranking.onnx"), np.random.default_rng(0)
-    for batch, length, candidates in ((1, 1, 1), (7, max_history, 5), (64, 1, 20)):
-        inputs = {
-            "user": rng.integers(0, planted.num_users, batch), "history": rng.integers(0, NUM_ITEMS, (batch, length)),
-            "length": rng.integers(0, length + 1, batch), "item": rng.integers(0, NUM_ITEMS, (batch, candidates)),
-        }  # fmt: skip
-        if sizes:
-            inputs["context"] = rng.integers(-2, 99, (batch, 1))
-        [probability_BCT] = run.run(["probability"], inputs)
-        assert probability_BCT.shape == (batch, candidates, 2)
-        assert ((probability_BCT > 0) & (probability_BCT < 1)).all()
+        check_retrieval(score, tmp_path / "bad.onnx", num_items=NUM_ITEMS, max_history=5, seed=1)

@@ -15,15 +15,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from pipelines import models
 from pipelines.export import GRAPHS
 from pipelines.workspace import Workspace, config_path
-from recsys.batch import Ids
+from recsys.batch import Batch, Ids
 from recsys.config import RunConfig, load
 from recsys.dataset import Dataset
-from recsys.models.ranker import Ranker
-from recsys.models.retriever import Retriever
 from recsys.train.checkpoint import load_model_state
-from recsys.train.distributed import shard
+from recsys.train.distributed import place
 from recsys.train.loop import MODEL_FILE
 from serving.client import ask
 from serving.recommend import Query
@@ -147,9 +146,9 @@ def test_torch_onnx_and_http_give_the_same_scores(chain: Chain, url: str, group:
         offline = answer_offline(_bundle(chain), Query(user_id=user_id, k=20, filter_seen=False)).model_dump()
         assert _close(served["items"], offline["items"])
         retrieval, probability = _torch_scores(chain, data, group, int(user), [item["item_id"] for item in served["items"]])
-        for place, item in enumerate(served["items"]):
-            assert item["retrieval_score"] == pytest.approx(retrieval[place], abs=TOLERANCE)
-            assert list(item["tasks"].values()) == pytest.approx(probability[place], abs=TOLERANCE)
+        for rank, item in enumerate(served["items"]):
+            assert item["retrieval_score"] == pytest.approx(retrieval[rank], abs=TOLERANCE)
+            assert list(item["tasks"].values()) == pytest.approx(probability[rank], abs=TOLERANCE)
             value = sum(config.value[task] * p for task, p in item["tasks"].items())
             assert item["score"] == pytest.approx(value, abs=TOLERANCE)
 
@@ -188,8 +187,14 @@ def test_a_new_dataset_makes_old_checkpoints_unusable_with_a_sentence(chain: Cha
     ("words", "sentence"),
     [
         (["prepare", "--data", "nowhere"], "nowhere is not a folder: name the folder of the raw logs with --data"),
-        (["train", "--config", "no-such"], "config 'no-such' is neither a file nor a shipped config: choose one of demo"),
-        (["train", "--set", "retriever.fit.epoch=3"], "unknown key 'retriever.fit.epoch': choose from ['batch_size'"),
+        (
+            ["train", "--config", "no-such"],
+            "config 'no-such' is neither a file nor a shipped config: choose one of apao",
+        ),
+        (
+            ["train", "--set", "retriever.fit.epoch=3"],
+            "unknown key 'retriever.fit.epoch': choose from ['accumulate'",
+        ),
         (["train", "--set", "retriever.loss.kind=hinge"], "'full_softmax', 'sampled_softmax'"),
         (["prepare", "--engine", "spark"], "--engine spark is unknown: choose one of"),
         (["prepare", "--address", "here:1"], "leave it out, or take --engine ray"),
@@ -243,9 +248,9 @@ def test_a_training_that_was_killed_goes_on_where_it_stopped(chain: Chain, tmp_p
     words += ["--set", "retriever.fit.epochs=40", "--set", "retriever.fit.patience=40"]
     (tmp_path / "dataset").symlink_to(chain.workspace.dataset)
     process = subprocess.Popen([sys.executable, "-m", "pipelines.cli", *words], cwd=chain.folder, stderr=subprocess.DEVNULL)
-    state = tmp_path / "retriever.resume" / "manifest.json"
+    state = tmp_path / "retriever.resume"
     deadline = time.monotonic() + 120
-    while not state.is_file() and process.poll() is None and time.monotonic() < deadline:
+    while not list(state.glob("step-*/manifest.json")) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     process.kill()
     assert process.wait() == -signal.SIGKILL
@@ -314,20 +319,21 @@ def _torch_scores(
     chain: Chain, data: Dataset, device: torch.device, user: int, item_ids: list[str]
 ) -> tuple[list[float], list[list[float]]]:
     """Scores of the training forms, through TorchRec, for a user's whole timeline."""
-    config, part = chain.config, chain.config.ranker
+    config = chain.config
     timeline = data.item_E[data.start_U[user] :][: data.length_U[user]].astype(np.int64)
     item_C = np.array([data.item_ids.index(item_id) for item_id in item_ids])
 
-    retriever = shard(Retriever(config.retriever.encoder, data.num_items, config.max_history), device, embedding_lr=0.0)
+    retriever = place(models.retriever(config, data), device)
     load_model_state(retriever, load_file(chain.workspace.checkpoint("retriever") / MODEL_FILE))
     recent = timeline[-config.max_history :]
+    times = torch.arange(len(recent) + 1)
+    codes = models.item_codes(config, data)
     with torch.no_grad():
-        hidden, vectors = retriever.eval()(Ids(torch.tensor(recent), torch.tensor([len(recent)])), torch.tensor(item_C))
+        item_ID = retriever.eval().item_vectors(retriever.embeddings(codes.all()), codes.known_I)
+        hidden = retriever(Ids(torch.tensor(recent), torch.tensor([len(recent)])), item_ID, times)
+        vectors = item_ID[torch.tensor(item_C)]
 
-    ranker = shard(
-        Ranker(part.sharing, data.num_users, data.num_items, data.features, part.dim, len(config.tasks), part.dropout),
-        device, embedding_lr=0.0,
-    )  # fmt: skip
+    ranker = place(models.ranker(config, data), device)
     load_model_state(ranker, load_file(chain.workspace.checkpoint("ranker") / MODEL_FILE))
     size = len(item_C)
     ones = torch.ones(size, dtype=torch.int64)
@@ -344,5 +350,7 @@ def _torch_scores(
         rows = np.full(size, user) if feature["owner"] == "user" else item_C
         codes = data.codes(feature["name"], feature["owner"]).take(rows)
         ids[feature["name"]] = Ids(torch.tensor(codes.item_E.astype(np.int64)), torch.tensor(codes.lengths))
+    batch = Batch(ids)
     with torch.no_grad():
-        return (vectors @ hidden[-1]).tolist(), ranker.eval()(ids).sigmoid().tolist()
+        logit_BT = ranker.eval()(ranker.embeddings(ranker.look_ups(batch)), batch)
+        return (vectors @ hidden[-1]).tolist(), logit_BT.sigmoid().tolist()

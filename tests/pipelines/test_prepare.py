@@ -225,11 +225,14 @@ def test_labels_that_are_no_tasks_train_a_retriever_alone(shop: Callable[..., An
     assert not Path("runs/shop/ranker").exists()
 
 
-def test_a_ranker_of_a_target_is_refused(tmp_path: Path) -> None:
+def test_a_target_is_regressed_where_it_is_named(tmp_path: Path) -> None:
     (tmp_path / "shop.yaml").write_text(TARGETS)
-    for key in ("ranker.tasks", "serving.value"):
-        with pytest.raises(InputError, match=f"{key} names 'watch', a label other than 0 and 1, which no ranker learns"):
-            load(tmp_path / "shop.yaml", f"{key}={{watch: 1}}")
+    assert load(tmp_path / "shop.yaml").regression == []
+    config = load(tmp_path / "shop.yaml", "ranker.tasks={watch: 1}")
+    assert config.regression == ["watch"]
+    assert config.value == {}
+    with pytest.raises(InputError, match=r"serving\.value names the unknown task 'watch'"):
+        load(tmp_path / "shop.yaml", "serving.value={watch: 1}")
 
 
 def test_each_part_of_a_build_has_a_bar_on_a_terminal_and_elsewhere_none() -> None:

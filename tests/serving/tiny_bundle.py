@@ -131,7 +131,8 @@ def _write_tables(folder: Path, title: bool) -> None:
     }
     if title:
         items["title"] = pa.array([None, None] + [f"Title {row}" for row in range(2, ROWS)], pa.string())
-    timeline = {"item": pa.array(np.concatenate(timelines), pa.int32())}
+    items_E = np.concatenate(timelines)
+    timeline = {"item": pa.array(items_E, pa.int32()), "time_ms": pa.array(np.arange(len(items_E)) * 1000, pa.int64())}
     for name, columns in {"users": users, "items": items, "timeline": timeline}.items():
         table = pa.table(columns)
         with pa.ipc.new_file(folder / f"{name}.arrow", table.schema) as writer:

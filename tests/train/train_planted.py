@@ -17,7 +17,7 @@ from planted_data import planted_config
 
 from pipelines.train import train_ranker, train_retriever
 from recsys.dataset import Dataset
-from recsys.train import loop
+from recsys.train import checkpoint
 from recsys.train.distributed import process_group
 
 
@@ -36,7 +36,7 @@ class Reporter:
 
 def kill_in_save(call: int) -> None:
     """Die in the middle of the n-th checkpoint, its file half written."""
-    save_file, calls = loop.save_file, []
+    save_file, calls = checkpoint.save_file, []
 
     def broken(tensors: dict[str, torch.Tensor], path: Path) -> None:
         calls.append(path)
@@ -45,13 +45,18 @@ def kill_in_save(call: int) -> None:
             path.write_bytes(path.read_bytes()[:1000])
             os.kill(os.getpid(), signal.SIGKILL)
 
-    loop.save_file = broken
+    checkpoint.save_file = broken
 
 
 def run(options: dict[str, Any], device: torch.device) -> None:
     if "kill_in_save" in options:
         kill_in_save(options["kill_in_save"])
     config = planted_config(**options.get("config", {}))
+    if not options.get("dropout", True):
+        retriever = config.retriever.model_copy(
+            update={"encoder": config.retriever.encoder.model_copy(update={"dropout": 0.0})}
+        )
+        config = config.model_copy(update={"retriever": retriever, "ranker": config.ranker.model_copy(update={"dropout": 0.0})})
     train = {"retriever": train_retriever, "ranker": train_ranker}[options["part"]]
     train(
         config, Dataset(Path(options["data"])), Path(options["out"]), device=device,
