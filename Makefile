@@ -2,7 +2,7 @@
 PY := .venv/bin/python
 DATA ?=
 
-.PHONY: demo test check setup lint format bench-data
+.PHONY: demo test check setup lint format bench-data bench-train bench-multitask bench-gpu
 
 demo: setup  ## raw logs to recommendations from the live endpoint; DATA=folder for your own logs
 	.venv/bin/recsys demo $(if $(DATA),--data $(DATA))
@@ -28,6 +28,17 @@ bench-data:  ## data path and loader against DuckDB, Polars and a torch DataLoad
 	$(PY) -m benchmarks.etl
 	$(PY) -m benchmarks.append
 	$(PY) -m benchmarks.loader
+
+bench-train: setup  ## training speed, embedding step, table memory; DATA=folder with ratings.parquet, PEERS and PEERS_VENV to compare
+	$(PY) -m benchmarks.train $(if $(DATA),--data $(DATA)) $(if $(PEERS),--peers $(PEERS)) $(if $(PEERS_VENV),--peers-venv $(PEERS_VENV))
+	$(PY) -m benchmarks.embeddings
+	$(PY) -m benchmarks.table_memory
+
+bench-multitask: setup  ## ways to share between the ranker's tasks, on the same split and seeds; DATA=folder, CONFIG=name
+	$(PY) -m benchmarks.multitask --data $(DATA) --config $(CONFIG)
+
+bench-gpu: setup  ## training on a GPU beside its copy bandwidth and matrix products; exit code 2 without one
+	$(PY) -m benchmarks.gpu
 
 setup:
 	@bash scripts/setup.sh
