@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from pipelines.workspace import Workspace, open_dataset, parts, read_state
+from pipelines.workspace import Workspace, check_past, open_dataset, parts, read_state
 from recsys.config import RunConfig
 from recsys.errors import InputError
 
@@ -57,6 +57,8 @@ def train(
     chosen = parts(config) if only is None else [only]
     if only is not None and only not in parts(config):
         raise InputError(f"--only {only}: this config trains {parts(config)}; data.events.labels names no label of 0 and 1")
+    if start is not None:
+        check_past(start, data)
     trainers: dict[str, Callable[..., dict[str, Any]]] = {"retriever": train_retriever, "ranker": train_ranker}
     with process_group() as device, ExitStack() as stack:
         run = None

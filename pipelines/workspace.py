@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recsys.artefact import read_manifest
+from recsys.artefact import is_there, read_manifest
 from recsys.errors import InputError
 
 if TYPE_CHECKING:  # importing these takes seconds, which `recsys --help` need not spend
@@ -113,6 +113,21 @@ def identity(config: "RunConfig", data: "Dataset", part: str) -> dict[str, Any]:
         "model": getattr(config, part).model_dump(mode="json", exclude={"fit"}),
         "tasks": config.tasks if part == "ranker" else {},
     }
+
+
+def check_past(workspace: Workspace, data: "Dataset") -> None:
+    """Refuse to begin from models whose dataset, where the workspace still has it, gave its ids in another order."""
+    from recsys.dataset import Dataset
+
+    if not is_there(workspace.dataset):
+        return
+    old = Dataset(workspace.dataset)
+    for what, before, now in (("items", old.item_ids, data.item_ids), ("users", old.user_ids, data.user_ids)):
+        if now[: len(before)] != before:
+            raise InputError(
+                f"{workspace.dataset} is no past of {data.folder}, its {what} have other numbers: "
+                "begin from a run whose dataset grew into this one, or train anew"
+            )
 
 
 def read_state(workspace: Workspace, part: str, config: "RunConfig") -> "Start":
