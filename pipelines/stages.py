@@ -51,7 +51,7 @@ def train(
     from pipelines.progress import TrainingProgress
     from pipelines.train import train_ranker, train_retriever
     from recsys import track
-    from recsys.train.distributed import process_group
+    from recsys.train.distributed import has_fast_half, process_group
 
     data = open_dataset(workspace, config)
     chosen = parts(config) if only is None else [only]
@@ -75,6 +75,10 @@ def train(
             refresh(workspace, data.manifest)
             for name in (QUALITY_FILE, PAGE_FILE):
                 run.artefact(workspace.data_report / name, "data")
+        for part in chosen:
+            in_half = getattr(config, part).fit.precision != "float32"
+            if console is not None and in_half and not has_fast_half(device):
+                console.print(f"  {part}: this CPU has no bfloat16 products: {part}.fit.precision=float32 will be faster")
         progress = stack.enter_context(TrainingProgress(console, run))
         manifests = {}
         for part in chosen:

@@ -39,6 +39,11 @@ def keep_freed_memory() -> None:
             mallopt(option, size)
 
 
+def has_fast_half(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 itself; a CPU that does not does so in software, slower than float32."""
+    return device.type != "cpu" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
 @contextmanager
 def process_group() -> Iterator[torch.device]:
     """Join torchrun's group, or make a group of one without a network. Yield the device of this process."""
