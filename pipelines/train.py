@@ -115,8 +115,9 @@ def train_ranker(
 
 
 def _require_rows(batch_size: int, part: str) -> None:
-    if 2 * dist.get_world_size() > batch_size:
-        raise InputError(f"{part}.fit.batch_size {batch_size} is over all {dist.get_world_size()} processes: raise it")
+    processes = dist.get_world_size()
+    if processes > 1 and batch_size < 2 * processes:  # the last batch may be half as large
+        raise InputError(f"{part}.fit.batch_size {batch_size} is over all {processes} processes: raise it to {2 * processes}")
 
 
 def _require_two_classes(data: Dataset, task: str, row_X: np.ndarray) -> None:

@@ -447,6 +447,18 @@ def test_the_ranker_trains_in_bfloat16_and_deterministically(
     assert sum(recorder.losses[-5:]) < sum(recorder.losses[:5])
 
 
+def test_a_batch_of_one_row_will_do_where_there_is_one_process(
+    planted: Dataset, group: torch.device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder, config = Recorder(), config_of(batch_size=1)
+    train("retriever", config, planted, tmp_path / "one", group, progress=recorder, stop_after_steps=2)
+    assert len(recorder.losses) == 2
+    monkeypatch.setattr("pipelines.train.dist.get_world_size", lambda: 3)
+    for part in TRAINERS:
+        with pytest.raises(InputError, match=rf"{part}\.fit\.batch_size 1 is over all 3 processes: raise it to 6"):
+            train(part, config, planted, tmp_path / "three", group)
+
+
 def test_learning_rates_warm_up_and_decay(planted: Dataset, group: torch.device, tmp_path: Path) -> None:
     shares: list[float] = []
 
