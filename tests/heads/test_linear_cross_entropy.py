@@ -149,3 +149,25 @@ def test_no_predictions() -> None:
     _, table_ID, _ = inputs()
     empty_ND = torch.empty(0, D, dtype=torch.float64)
     assert linear_cross_entropy(empty_ND, table_ID, torch.empty(0, dtype=torch.int64), first_item=FIRST_ID).shape == (0,)
+
+
+@pytest.mark.parametrize("kept", [0, 300, 10**9])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_weights_that_come_late(monkeypatch: pytest.MonkeyPatch, kept: int, dtype: torch.dtype) -> None:
+    """Of chunks that are kept, of some, or of none: the gradient of the weighted sum is torch's, at a second pass too."""
+    monkeypatch.setattr(module, "KEPT_LOGITS", kept)
+    monkeypatch.setattr(module, "CHUNK_LOGITS", 100)
+    monkeypatch.setattr(module, "MIN_ROWS", 3)
+    generator = torch.Generator().manual_seed(1)
+    hidden_ND = torch.randn(40, 8, dtype=dtype, generator=generator, requires_grad=True)
+    table_ID = torch.randn(25, 8, dtype=dtype, generator=generator, requires_grad=True)
+    target_N = torch.randint(2, 25, (40,), generator=generator)
+    loss_N = linear_cross_entropy(hidden_ND, table_ID, target_N, first_item=2, even=False)
+    plain_N = functional.cross_entropy(hidden_ND @ table_ID[2:].T, target_N - 2, reduction="none")
+    torch.testing.assert_close(loss_N, plain_N)
+    for seed in (2, 3):
+        weight_N = torch.rand(40, dtype=dtype, generator=torch.Generator().manual_seed(seed))
+        found = torch.autograd.grad((loss_N * weight_N).sum(), (hidden_ND, table_ID), retain_graph=True)
+        expected = torch.autograd.grad((plain_N * weight_N).sum(), (hidden_ND, table_ID), retain_graph=True)
+        torch.testing.assert_close(found[0], expected[0])
+        torch.testing.assert_close(found[1], expected[1])
