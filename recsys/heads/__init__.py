@@ -7,7 +7,9 @@ from pydantic import Field
 from recsys.heads.bpr import BPR
 from recsys.heads.full_softmax import FullSoftmax
 from recsys.heads.gbce import GBCE
+from recsys.heads.lambda_pairs import LambdaPairs
 from recsys.heads.sampled_softmax import SampledSoftmax
 
-SampledLoss = SampledSoftmax | GBCE | BPR  # reads drawn negatives instead of the whole catalogue
-RetrievalLoss = Annotated[FullSoftmax | SampledSoftmax | GBCE | BPR, Field(discriminator="kind")]
+PairLoss = BPR | LambdaPairs  # of pairs of target and negative, which may be weighed one by one
+SampledLoss = SampledSoftmax | GBCE | PairLoss  # reads drawn negatives instead of the whole catalogue
+RetrievalLoss = Annotated[FullSoftmax | SampledSoftmax | GBCE | BPR | LambdaPairs, Field(discriminator="kind")]

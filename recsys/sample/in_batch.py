@@ -23,6 +23,11 @@ class InBatch(Spec):
     kind: Literal["in_batch"] = "in_batch"
     count: int | None = Field(None, ge=1, description="at most so many of the batch's targets; null: all")
 
+    @property
+    def drawn(self) -> int | None:
+        """How many negatives a batch shares; None: the data decide."""
+        return self.count
+
     def build(self, train_count_I: Tensor) -> Sampler:
         count_I = train_count_I.double().clamp(min=1)  # what stands in a batch was there at least once
         count_I[:FIRST_ID] = 0

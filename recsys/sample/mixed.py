@@ -26,5 +26,11 @@ class Mixed(Spec):
         (Uniform(count=512), PopularityNegatives(count=512, exponent=1)), min_length=1, description="counts add up"
     )
 
+    @property
+    def drawn(self) -> int | None:
+        """How many negatives a batch shares; None: the data decide."""
+        counts = [part.drawn for part in self.parts]
+        return None if None in counts else sum(count or 0 for count in counts)
+
     def build(self, train_count_I: Tensor) -> Sampler:
         return Sampler(tuple(source for part in self.parts for source in part.build(train_count_I).sources))

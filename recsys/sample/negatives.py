@@ -17,6 +17,22 @@ class Negatives(NamedTuple):
     log_expected_S: Tensor  # of the negatives
     log_expected_N: Tensor  # of each row's own target
 
+    def distinct(self) -> "Negatives":
+        """Each item once, in ascending order, and the log of how likely it is to be there at all.
+
+        An item expected e times in many draws is there with probability 1 - exp(-e). Draws without a repetition stay as they
+        are: either e is small, and the two are the same, or every item is there once by design.
+        """
+        item_S, which_S = self.item_S.unique(return_inverse=True)
+        if len(item_S) == len(self.item_S):
+            return self
+        log_S = self.log_expected_S.new_empty(len(item_S)).scatter_(0, which_S, self.log_expected_S)  # alike for equal items
+        return Negatives(item_S, _log_present(log_S), _log_present(self.log_expected_N))
+
+
+def _log_present(log_expected_X: Tensor) -> Tensor:
+    return (-torch.expm1(-log_expected_X.exp())).log()
+
 
 class Source(Protocol):
     """One distribution. The expected numbers are float64; both lie on the targets' device."""

@@ -23,6 +23,11 @@ class PopularityNegatives(Spec):
     exponent: float = Field(0.75, ge=0, le=2, description="0: uniform, 1: as training has them")
     smoothing: float = Field(1.0, ge=0, description="added to every real item's count")
 
+    @property
+    def drawn(self) -> int | None:
+        """How many negatives a batch shares; None: the data decide."""
+        return self.count
+
     def build(self, train_count_I: Tensor) -> Sampler:
         """Make the tables once: a draw is then a binary search in them."""
         table = Popularity(exponent=self.exponent, smoothing=self.smoothing)(train_count_I.cpu().numpy())

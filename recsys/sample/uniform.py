@@ -18,6 +18,11 @@ class Uniform(Spec):
     kind: Literal["uniform"] = "uniform"
     count: int = Field(1024, ge=1, description="negatives shared by the batch")
 
+    @property
+    def drawn(self) -> int | None:
+        """How many negatives a batch shares; None: the data decide."""
+        return self.count
+
     def build(self, train_count_I: Tensor) -> Sampler:
         return Sampler((_Uniform(self.count, len(train_count_I)),))
 
