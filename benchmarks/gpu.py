@@ -48,7 +48,8 @@ from recsys.models.retriever import Retriever
 from recsys.models.sasrec import SASRec
 from recsys.train.distributed import place, process_group, shard
 from recsys.train.job import Job, Learner
-from recsys.train.objective import RankingLearner, RetrievalLearner
+from recsys.train.ranking_objective import RankingLearner
+from recsys.train.retrieval_objective import RetrievalLearner
 from recsys.train.step import HALF, Stepper
 from recsys.train.watch import Stopwatch
 
@@ -180,7 +181,7 @@ def retriever_rate(sizes: Sizes, device: torch.device, clock: Clock) -> dict[str
     """Sequences and predicted events per second of a whole training step, full softmax, by precision."""
     batch = Batch({"history": _random_ids(sizes.retriever_batch, sizes.length // 2, sizes.items, device)})
     learner = RetrievalLearner(
-        loss=FullSoftmax(), similarity=Dot(), matryoshka=None, sampler=None, denoise=None, weights={"next_item": 1.0},
+        loss=FullSoftmax(), similarity=Dot(),
         codes=ItemCodes(torch.ones(sizes.items, dtype=torch.bool, device=device), {}),
     )  # fmt: skip
 
@@ -200,7 +201,7 @@ def ranker_rate(sizes: Sizes, device: torch.device, clock: Clock) -> dict[str, A
     ids["history"] = _random_ids(count, sizes.history // 2, sizes.items, device)
     label_BT = torch.randint(0, 2, (count, len(TASKS)), device=device).float()
     batch = Batch(ids, label_BT, torch.ones(count, device=device))
-    learner = RankingLearner(dict.fromkeys(TASKS, 1.0), (), Regression(), None)
+    learner = RankingLearner(dict.fromkeys(TASKS, 1.0), (), Regression())
     design = RankerDesign(MeanHistory(), None, MMoE(), sizes.ranker_dim, TASKS, dropout=0.1)
 
     def build() -> Ranker:

@@ -4,33 +4,53 @@ import functools
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from pipelines import models
+from pipelines.techniques import debiasing, denoisers, hard_negatives, helpers, require_two_classes
+from pipelines.terms import contrast_terms
 from pipelines.workspace import identity
 from recsys import evaluate
 from recsys.balance.fixed import Fixed
-from recsys.columns import TRAIN, VALID, label
+from recsys.columns import TRAIN, VALID
 from recsys.config import RunConfig
 from recsys.dataset import Dataset
+from recsys.debias.ips import of_targets
 from recsys.errors import InputError
 from recsys.loader import ExampleLoader, Prefetched, SequenceLoader
 from recsys.sample import Mixed
 from recsys.train.job import Job, Progress
 from recsys.train.loop import fit
-from recsys.train.objective import RankingLearner, RetrievalLearner
+from recsys.train.ranking_objective import RankingLearner
+from recsys.train.retrieval_objective import RetrievalLearner
 
 EVALUATION_BATCH = 8192
-NEXT_ITEM = "next_item"
 
 
 def train_retriever(
     config: RunConfig, data: Dataset, out: Path, *, device: torch.device, progress: Progress, **options: Any
 ) -> dict[str, Any]:
     """Train the next-item model and write its checkpoint; returns the checkpoint's manifest. `options`: those of `fit`."""
+    return fit(
+        retriever_job(config, data, device), config.retriever.fit, seed=config.seed, device=device, out=out,
+        identity=identity(config, data, "retriever"), progress=progress, **options,
+    )  # fmt: skip
+
+
+def train_ranker(
+    config: RunConfig, data: Dataset, out: Path, *, device: torch.device, progress: Progress, **options: Any
+) -> dict[str, Any]:
+    """Train the multi-task model and write its checkpoint; returns the checkpoint's manifest. `options`: those of `fit`."""
+    return fit(
+        ranker_job(config, data, device), config.ranker.fit, seed=config.seed, device=device, out=out,
+        identity=identity(config, data, "ranker"), progress=progress, **options,
+    )  # fmt: skip
+
+
+def retriever_job(config: RunConfig, data: Dataset, device: torch.device) -> Job:
+    """The next-item model, its batches, losses and validation. Raises InputError where the data lacks something."""
     part, rules = config.retriever, config.evaluation
     _require_rows(part.fit.batch_size, "retriever")
     if part.encoder.reads_time and not data.has_time:
@@ -50,40 +70,46 @@ def train_retriever(
         graph = models.retrieval_graph(config, data, state).to(device)
         item_UK = evaluate.recommend(graph, judged, k=k, max_history=config.max_history, filter_seen=rules.filter_seen)
         means, _ = evaluate.retrieval_metrics(item_UK, judged, [k], data.num_items)
+        means |= evaluate.embedding_health(graph, judged, max_history=config.max_history)
         return {f"valid/{name}": value for name, value in means.items()}
 
     train_count_I = torch.tensor(data.train_count_I, device=device)
+    denoise, hard = denoisers(part.denoise, 1, config.seed), hard_negatives(config, data)
+    codes = models.item_codes(config, data, device)
+    weight_I = None if part.debias is None else torch.tensor(of_targets(part.debias, data.train_count_I), device=device).float()
     learner = RetrievalLearner(
-        loss=part.loss, similarity=part.similarity, matryoshka=part.matryoshka,
+        loss=part.loss, similarity=part.similarity, codes=codes, matryoshka=part.matryoshka,
         sampler=(part.negatives or Mixed()).build(train_count_I) if part.loss.sampled else None,
-        codes=models.item_codes(config, data, device), denoise=part.denoise, weights={NEXT_ITEM: 1.0},
+        hard=hard, denoise=denoise[0] if denoise else None, name=f"denoise {part.denoise.kind}" if part.denoise else "",
+        terms=contrast_terms(config, data, codes),
+        weight_I=weight_I,
     )  # fmt: skip
-    job = Job(
+    return Job(
         name="retriever", build=lambda: models.retriever(config, data), learner=learner,
-        balance=Fixed().build({NEXT_ITEM: 1.0}), loader=Prefetched(loader), validate=validate, main_metric=f"valid/NDCG@{k}",
-    )  # fmt: skip
-    return fit(
-        job, part.fit, seed=config.seed, device=device, out=out, identity=identity(config, data, "retriever"),
-        progress=progress, **options,
+        balance=Fixed().build(learner.weights), loader=Prefetched(loader), validate=validate, main_metric=f"valid/NDCG@{k}",
+        helpers=helpers((*denoise, hard)),
     )  # fmt: skip
 
 
-def train_ranker(
-    config: RunConfig, data: Dataset, out: Path, *, device: torch.device, progress: Progress, **options: Any
-) -> dict[str, Any]:
-    """Train the multi-task model and write its checkpoint; returns the checkpoint's manifest. `options`: those of `fit`."""
+def ranker_job(config: RunConfig, data: Dataset, device: torch.device) -> Job:
+    """The multi-task model, its batches, losses and validation. Raises InputError where the data lacks something."""
     part, tasks = config.ranker, config.tasks
     _require_rows(part.fit.batch_size, "ranker")
     make_loader = functools.partial(
         ExampleLoader, data, tasks=list(tasks), max_history=config.ranker_history, seed=config.seed,
         behaviours=part.sharing.reads_behaviours,
     )  # fmt: skip
-    loader = make_loader(split=TRAIN, batch_size=part.fit.batch_size, rank=dist.get_rank(), world_size=dist.get_world_size())
+    debias, propensity_X = debiasing(config, data, device)
+    loader = make_loader(
+        split=TRAIN, batch_size=part.fit.batch_size, rank=dist.get_rank(), world_size=dist.get_world_size(),
+        propensity_X=propensity_X, arm=part.debias.arm if part.debias else None,
+        together=part.denoise.together if part.denoise else 1,
+    )  # fmt: skip
     valid = make_loader(split=VALID, batch_size=EVALUATION_BATCH)
     if not len(valid.row_X) or not loader.num_batches(0):
         raise InputError(f"{data.folder}: the split leaves no labelled training or validation examples: change data.split")
     for task in (task for task in tasks if task not in config.regression):
-        _require_two_classes(data, task, loader.row_X)
+        require_two_classes(data, task, loader.row_X)
 
     def validate(state: dict[str, Tensor]) -> dict[str, float]:
         predictions = evaluate.predict(models.ranking_graph(config, data, state).to(device), valid)
@@ -102,15 +128,20 @@ def train_ranker(
             metrics["error/mean"] = -sum(metrics[f"RMSE/{task}"] for task in tasks) / len(tasks)
         return {f"valid/{name}": value for name, value in metrics.items()}
 
-    learner = RankingLearner(tasks, tuple(config.regression), part.regression, part.denoise)
-    job = Job(
+    denoise = denoisers(part.denoise, len(tasks), config.seed)
+    learner = RankingLearner(
+        tasks,
+        tuple(config.regression),
+        part.regression,
+        denoise,
+        f"denoise {part.denoise.kind}" if part.denoise else "",
+        debias,
+    )
+    return Job(
         name="ranker", build=lambda: models.ranker(config, data), learner=learner, balance=part.balance.build(tasks),
         loader=Prefetched(loader), validate=validate,
         main_metric="valid/AUC/mean" if len(config.regression) < len(tasks) else "valid/error/mean",
-    )  # fmt: skip
-    return fit(
-        job, part.fit, seed=config.seed, device=device, out=out, identity=identity(config, data, "ranker"),
-        progress=progress, **options,
+        helpers=helpers([*denoise, *([debias.module] if debias else [])]),
     )  # fmt: skip
 
 
@@ -118,16 +149,3 @@ def _require_rows(batch_size: int, part: str) -> None:
     processes = dist.get_world_size()
     if processes > 1 and batch_size < 2 * processes:  # the last batch may be half as large
         raise InputError(f"{part}.fit.batch_size {batch_size} is over all {processes} processes: raise it to {2 * processes}")
-
-
-def _require_two_classes(data: Dataset, task: str, row_X: np.ndarray) -> None:
-    if task not in data.tasks:
-        raise InputError(f"{data.folder} has no task {task!r}: choose one of {data.tasks}")
-    value_X = data.examples[label(task)][row_X]
-    classes = np.unique(value_X[~np.isnan(value_X)])
-    if len(classes) < 2:
-        found = f"only the value {classes[0]:g}" if len(classes) else "no value"
-        raise InputError(
-            f"task {task!r} has {found} in the training split, so there is nothing to learn: "
-            "take it out of the labels, or change data.split"
-        )

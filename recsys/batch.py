@@ -47,20 +47,25 @@ class Batch:
     dense_BF: Tensor = field(default_factory=lambda: torch.empty(0, 0))  # point-in-time features, NaN where unknown
     time_N: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))  # milliseconds of a sequence's events
     behaviour_N: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))  # masks of the events of `history`
+    propensity_B: Tensor = field(default_factory=lambda: torch.empty(0))  # chance of the row to be in the log
+    arm_B: Tensor = field(default_factory=lambda: torch.empty(0))  # label that says the arm of an experiment
 
     def to(self, device: torch.device) -> "Batch":
         ids = {name: row.to(device) for name, row in self.ids.items()}
-        tensors = (self.label_BT, self.weight_B, self.dense_BF, self.time_N, self.behaviour_N)
-        return Batch(ids, *(part.to(device) for part in tensors))
+        return Batch(ids, **{name: part.to(device) for name, part in self._tensors.items()})
 
     def split(self, sizes: Sequence[int]) -> list["Batch"]:
         """Views of the next `sizes[i]` rows each."""
         names, rows = list(self.ids), zip(*(row.split(sizes) for row in self.ids.values()), strict=True)
         parts = [dict(zip(names, ids, strict=True)) for ids in rows]
-        tensors = [_cut(part, sizes) for part in (self.label_BT, self.weight_B, self.dense_BF)]
         events = [len(ids["history"].value_N) for ids in parts]
-        tensors += [_cut(part, events) for part in (self.time_N, self.behaviour_N)]
-        return [Batch(*fields) for fields in zip(parts, *tensors, strict=True)]
+        of_events = ("time_N", "behaviour_N")
+        cut = {name: _cut(part, events if name in of_events else sizes) for name, part in self._tensors.items()}
+        return [Batch(ids, **{name: pieces[i] for name, pieces in cut.items()}) for i, ids in enumerate(parts)]
+
+    @property
+    def _tensors(self) -> dict[str, Tensor]:
+        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
 
     @property
     def rows(self) -> int:
@@ -70,8 +75,9 @@ class Batch:
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor by name, for a file of them."""
         ids = {f"{part}/{name}": value for name, row in self.ids.items() for part, value in vars(row).items()}
-        rest = {name: value for name, value in vars(self).items() if isinstance(value, Tensor) and value.numel()}
-        return {name: value.cpu().contiguous() for name, value in {**ids, **rest}.items()}
+        rest = {name: value for name, value in self._tensors.items() if value.numel()}
+        whole = {**ids, **rest}  # copies: rows of one value each share their lengths, which a file of tensors does not bear
+        return {name: value.cpu().clone(memory_format=torch.contiguous_format) for name, value in whole.items()}
 
     @property
     def num_predictions(self) -> int:

@@ -6,13 +6,22 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from recsys.augment import FeatureMask, HistoryView
+from recsys.augment.correlated import Correlated
+from recsys.augment.crop import Crop
+from recsys.augment.dropout import Dropout
+from recsys.augment.mask import Mask
 from recsys.balance import Balance
 from recsys.balance.fixed import Fixed
+from recsys.contrast import Uniformity, ViewLoss
+from recsys.contrast.info_nce import InfoNCE
 from recsys.data import Data
+from recsys.debias import IPS, SNIPS, Debias
+from recsys.debias.popularity import Popularity
 from recsys.denoise import Denoiser
 from recsys.errors import InputError
 from recsys.fit import Fit
-from recsys.heads import RetrievalLoss
+from recsys.heads import PairLoss, RetrievalLoss
 from recsys.heads.full_softmax import FullSoftmax
 from recsys.heads.matryoshka import Matryoshka
 from recsys.heads.regression import Regression
@@ -23,8 +32,23 @@ from recsys.models.managed_collision import ManagedCollision
 from recsys.models.mean_history import MeanHistory
 from recsys.models.mmoe import MMoE
 from recsys.models.sasrec import SASRec
-from recsys.sample import SharedNegatives
+from recsys.sample import HardNegatives, Mixed, SharedNegatives
 from recsys.spec import Spec
+
+
+class SequenceViewsConfig(Spec):
+    first: HistoryView = Crop()
+    second: HistoryView = Mask()
+    loss: ViewLoss = InfoNCE()
+    weight: float = Field(0.1, gt=0, description="of this term in the retriever's loss")
+
+
+class ItemViewsConfig(Spec):
+    mask: FeatureMask = Correlated()
+    value_dropout: float = Field(0.1, ge=0, lt=1, description="share of the values of a feature of several that a view lacks")
+    items: int = Field(1024, ge=2, description="drawn uniformly from the catalogue in each step, each one the others' negative")
+    loss: ViewLoss = InfoNCE()
+    weight: float = Field(0.1, gt=0, description="of this term in the retriever's loss")
 
 
 class RetrieverConfig(Spec):
@@ -35,8 +59,23 @@ class RetrieverConfig(Spec):
     negatives: SharedNegatives | None = Field(
         None, description="what a sampled loss compares the next item with; default: mixed"
     )
+    hard: HardNegatives | None = Field(
+        None, description="which of them each row is compared with, such as {kind: dynamic}; null: all"
+    )
     matryoshka: Matryoshka | None = Field(None, description="widths at which the vectors serve alone, such as {dims: [16, 32]}")
     denoise: Denoiser | None = Field(None, description="which positives to trust, such as {kind: truncated}")
+    debias: Debias | None = Field(
+        None, description="ips or snips by popularity: targets that the log has too often count less, such as {kind: snips}"
+    )
+    sequence_views: SequenceViewsConfig | None = Field(
+        None, description="two views of a history are to agree, such as {first: {kind: crop}, second: {kind: mask}}"
+    )
+    item_views: ItemViewsConfig | None = Field(
+        None, description="two parts of an item's features are to agree, such as {mask: {kind: correlated}}"
+    )
+    uniformity: Uniformity | None = Field(
+        None, description="users near their items, and all evenly spread, such as {kind: alignment_uniformity}"
+    )
     validation_too: bool = Field(
         False,
         description="train on the validation events as well: no epoch can be chosen by them then, so fit.keep must be last",
@@ -47,11 +86,67 @@ class RetrieverConfig(Spec):
     def _parts_fit(self) -> "RetrieverConfig":
         if self.negatives is not None and not self.loss.sampled:
             raise ValueError(f"negatives have no use with loss {self.loss.kind}, which compares with all items: take them out")
+        self._hard_fits()
         if self.validation_too and self.fit.keep != "last":
             raise ValueError("validation_too trains on the events that would choose the best epoch: set fit.keep to last")
         if self.matryoshka is not None and self.matryoshka.dims[-1] > self.encoder.dim:
             raise ValueError(
                 f"matryoshka.dims {self.matryoshka.dims[-1]} is more than encoder.dim {self.encoder.dim}: leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _terms_fit(self) -> "RetrieverConfig":
+        for name in ("sequence_views", "uniformity"):
+            if getattr(self, name) is not None and self.fit.accumulate > 1:
+                raise ValueError(
+                    f"fit.accumulate {self.fit.accumulate} takes a batch in parts, {name} compares all of it: set it to 1"
+                )
+        views, number = self.sequence_views, len(self.tower.features)
+        if views and isinstance(views.first, Dropout) and isinstance(views.second, Dropout) and not self.encoder.dropout:
+            raise ValueError("two dropout views are equal with encoder.dropout 0: raise it, or choose another view")
+        if self.item_views is not None and number < 2:
+            raise ValueError(
+                f"item_views splits tower.features into two parts, and there are {number}: name two or more, or leave it out"
+            )
+        if self.uniformity is not None and self.uniformity.reads_modalities and not number:
+            raise ValueError(
+                f"uniformity {self.uniformity.kind} compares items by tower.features, which are empty: name some, "
+                "or use alignment_uniformity"
+            )
+        return self
+
+    def _hard_fits(self) -> None:
+        hard, loss = self.hard, self.loss
+        if hard is None:
+            return
+        if not loss.sampled:
+            raise ValueError(
+                f"hard chooses among negatives, of which loss {loss.kind} has none: take a sampled loss, such as bpr"
+            )
+        if hard.needs_pairs and not isinstance(loss, PairLoss):
+            raise ValueError(f"hard {hard.kind} makes pairs of target and negative, not what loss {loss.kind} reads: take bpr")
+        if hard.whole_vectors and self.matryoshka is not None:
+            raise ValueError(f"hard {hard.kind} reads vectors of one width only: take matryoshka out, or use dynamic")
+        pool = (self.negatives or Mixed()).drawn
+        if pool is not None and pool <= hard.reach:
+            raise ValueError(
+                f"hard {hard.kind} chooses among the best {hard.reach} of each row, and there are only {pool} negatives to "
+                "choose from: raise their count, or take negatives: {kind: catalogue}"
+            )
+
+    @model_validator(mode="after")
+    def _debias_fits(self) -> "RetrieverConfig":
+        if self.debias is None:
+            return self
+        if not isinstance(self.debias, IPS | SNIPS):
+            raise ValueError(
+                f"debias {self.debias.kind} is about examples, which the retriever does not read: take ips or snips"
+            )
+        if not isinstance(self.debias.propensity, Popularity):
+            raise ValueError(
+                f"debias.propensity {self.debias.propensity.kind} is about examples, which the retriever does not read: choose "
+                "popularity"
             )
         return self
 
@@ -78,6 +173,7 @@ class RankerConfig(Spec):
     dropout: float = Field(0.1, ge=0, lt=1)
     max_history: int = Field(50, ge=1, description="recent events that describe the user")
     denoise: Denoiser | None = Field(None, description="which positives to trust, such as {kind: truncated}")
+    debias: Debias | None = Field(None, description="what stands for the examples that the log left out, such as {kind: ips}")
     regression: Regression = Regression()
     tasks: dict[str, float] = Field(
         default_factory=dict,
@@ -97,6 +193,11 @@ class RankerConfig(Spec):
             )
         if self.fit.batch_tokens is not None:
             raise ValueError("fit.batch_tokens sizes batches of sequences, the ranker reads examples: use fit.batch_size")
+        if self.fit.accumulate > 1 and self.debias is not None and self.debias.reads_pairs:
+            raise ValueError(
+                f"fit.accumulate cuts batches into parts, which debias {self.debias.kind}, with pairs of its own, cannot bear: "
+                "set it to 1"
+            )
         return self
 
 
@@ -135,7 +236,8 @@ class RunConfig(Spec):
     @property
     def tasks(self) -> dict[str, float]:
         """The tasks the ranker learns and their weights in the loss."""
-        return self.ranker.tasks or dict.fromkeys(self.data.events.tasks, 1.0)
+        arm = self.ranker.debias.arm if self.ranker.debias else None
+        return self.ranker.tasks or {task: 1.0 for task in self.data.events.tasks if task != arm}
 
     @property
     def regression(self) -> list[str]:
@@ -159,6 +261,36 @@ class RunConfig(Spec):
     @model_validator(mode="after")
     def _sharing_fits(self) -> "RunConfig":
         self.ranker.sharing.check(list(self.tasks), self.regression)
+        if self.ranker.denoise is not None and self.regression:
+            raise ValueError(
+                f"ranker.denoise {self.ranker.denoise.kind} reads labels of 0 and 1, and task {self.regression[0]!r} is a "
+                "number: take one of them out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _debias_fits(self) -> "RunConfig":
+        debias, events = self.ranker.debias, self.data.events
+        if debias is None:
+            return self
+        where, source, first = f"ranker.debias {debias.kind}", debias.source, next(iter(self.tasks), "")
+        if debias.only_classes and self.regression:
+            raise ValueError(f"{where} needs labels of 0 and 1, and task {self.regression[0]!r} is a number: take it out")
+        if debias.arm is not None and debias.arm not in events.labels:
+            raise ValueError(f"{where} reads the arm from label {debias.arm!r}: choose from {list(events.labels)}")
+        if debias.arm is not None and debias.arm in self.tasks:
+            raise ValueError(f"ranker.tasks names {debias.arm!r}, which {where} reads as the arm: take it out")
+        if source is None:
+            return self
+        where = f"ranker.debias.propensity {source.kind}"
+        if source.column is not None and getattr(events, source.column) is None:
+            raise ValueError(f"{where} needs data.events.{source.column}: name its column, or choose popularity")
+        if source.reads_label and first in self.regression:
+            raise ValueError(f"{where} needs a first task of 0 and 1, and {first!r} is a number: name another one first")
+        if source.one_task and len(self.tasks) > 1:
+            raise ValueError(
+                f"{where} hangs on the label of one task, and there are {list(self.tasks)}: name one in ranker.tasks"
+            )
         return self
 
     @model_validator(mode="after")

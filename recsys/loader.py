@@ -19,6 +19,7 @@ from recsys.columns import ITEM, POSITION, USER, WEIGHT, asof, context, feature,
 from recsys.dataset import Dataset
 from recsys.jagged import Jagged, gather, ranges
 from recsys.prefetch import prefetch
+from recsys.together import Grouped, grouped
 
 BUCKET_BATCHES = 16  # rows are sorted by length within this many batches, so that little of a batch is padding
 GATHERED_ROWS = 1 << 13  # small batches are gathered together, up to this many rows, and then cut
@@ -120,16 +121,21 @@ class ExampleLoader:
 
     With `bucket_by_length` the examples of a batch have histories of similar length: those of `BUCKET_BATCHES` batches are
     sorted by it, and these batches come in random order. With `behaviours` a batch says of every event of a history which of
-    `tasks` had label 1 there, as far as that was known at once.
+    `tasks` had label 1 there, as far as that was known at once. `propensity_X`: one for each example of the split, handed on;
+    `arm`: a label to hand on beside the tasks'. With `together` = k > 1, k positives of one user stand side by side in a batch
+    of one process, as far as there are as many.
     """
 
     def __init__(
         self, dataset: Dataset, *, tasks: Sequence[str], split: int, max_history: int, batch_size: int, seed: int,
         rank: int = 0, world_size: int = 1, bucket_by_length: bool = False, behaviours: bool = False,
+        propensity_X: np.ndarray | None = None, arm: str | None = None, together: int = 1,
     ):  # fmt: skip
+        assert not (bucket_by_length and together > 1), "rows sorted by length do not stand together by user"
         self.dataset, self.tasks, self.max_history, self.batch_size = dataset, list(tasks), max_history, batch_size
         self.seed, self.rank, self.world_size, self.bucket_by_length = seed, rank, world_size, bucket_by_length
         self.row_X = dataset.example_rows(split)
+        self.propensity_X, self.arm, self.together = propensity_X, arm, together
         self._behaviour_E = behaviour_masks(dataset, self.tasks) if behaviours else None
         self._asof = dataset.asof
         self._codes: dict[str, tuple[str, Jagged]] = {}  # features with several values
@@ -183,10 +189,18 @@ class ExampleLoader:
             ids[name] = _ids(taken.item_E, taken.lengths)
         label_BT = columns([label(task) for task in self.tasks])
         dense_BF = columns([feature(name) for name in data.dense]) if data.dense else torch.empty(len(row_B), 0)
-        return Batch(ids, label_BT, torch.from_numpy(column(WEIGHT)), dense_BF, behaviour_N=torch.from_numpy(behaviour_N))
+        propensity_B = np.empty(0) if self.propensity_X is None else self.propensity_X[np.searchsorted(self.row_X, row_B)]
+        arm_B = np.empty(0) if self.arm is None else column(label(self.arm))
+        return Batch(
+            ids, label_BT, torch.from_numpy(column(WEIGHT)), dense_BF, behaviour_N=torch.from_numpy(behaviour_N),
+            propensity_B=torch.from_numpy(propensity_B.astype(np.float32)), arm_B=torch.from_numpy(arm_B.astype(np.float32)),
+        )  # fmt: skip
 
     def _mine(self, epoch: int, first_batch: int) -> Iterator[np.ndarray]:
-        """The rows of each batch that this process works on: every R-th."""
+        """The rows of each batch that this process works on: every R-th, or whole groups of them."""
+        if self.together > 1:
+            yield from (batch.share(self.rank, self.world_size) for batch in self._grouped(epoch)[first_batch:])
+            return
         order_X = _rng(self.seed, epoch, 2).permutation(self.row_X)
         ends = _ends(len(order_X), self.batch_size)
         for bucket in range(first_batch // BUCKET_BATCHES, -(-len(ends) // BUCKET_BATCHES)):
@@ -199,6 +213,14 @@ class ExampleLoader:
             if self.bucket_by_length:
                 batches = [batches[i] for i in _rng(self.seed, epoch, 3, bucket).permutation(len(batches))]
             yield from (rows[self.rank :: self.world_size] for index, rows in enumerate(batches, first) if index >= first_batch)
+
+    def _grouped(self, epoch: int) -> list[Grouped]:
+        """The batches of an epoch, the same on every process."""
+        user_X, ends = np.asarray(self.dataset.examples[USER][self.row_X]), _ends(len(self.row_X), self.batch_size)
+        positive_X = np.zeros(len(self.row_X), bool)
+        for task in self.tasks:
+            positive_X |= np.asarray(self.dataset.examples[label(task)][self.row_X]) == 1
+        return grouped(self.row_X, user_X, positive_X, self.together, ends, _rng(self.seed, epoch, 4))
 
     def _gathered(self, batches: Iterable[np.ndarray]) -> Iterator[Batch]:
         for rows in _together(batches, self.batch_size):

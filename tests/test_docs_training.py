@@ -9,8 +9,19 @@ import yaml
 from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
 
+from recsys.augment import FeatureMask, HistoryView
 from recsys.balance import Balance
-from recsys.config import EvaluationConfig, RankerConfig, RetrieverConfig, RunConfig, ServingConfig
+from recsys.config import (
+    EvaluationConfig,
+    ItemViewsConfig,
+    RankerConfig,
+    RetrieverConfig,
+    RunConfig,
+    SequenceViewsConfig,
+    ServingConfig,
+)
+from recsys.contrast import Uniformity, ViewLoss
+from recsys.debias import Debias, Propensity
 from recsys.denoise import Denoiser
 from recsys.fit import Fit
 from recsys.heads import RetrievalLoss
@@ -20,7 +31,7 @@ from recsys.heads.similarity import Similarity
 from recsys.models import Encoder, History, Interaction, Sharing
 from recsys.models.item_tower import ItemTower
 from recsys.models.managed_collision import ManagedCollision
-from recsys.sample import SharedNegatives
+from recsys.sample import HardNegatives, SharedNegatives
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "training.md").read_text()
@@ -29,15 +40,18 @@ DATA = {
         "path": "log.csv", "user": "u", "item": "i", "time": "t", "columns": {"t": "int"},
         "labels": {"like": "a = 1", "love": "b = 1", "click": "c = 1", "purchase": "d = 1"},
     },
-    "items": {"path": "items.csv", "id": "i", "features": {"genres": "genres"}},
+    "items": {"path": "items.csv", "id": "i", "features": {"genres": "genres", "year": "year"}},
 }  # fmt: skip
 PLAIN = {
     "retriever": RetrieverConfig, "ranker": RankerConfig, "fit": Fit, "tower": ItemTower, "matryoshka": Matryoshka,
     "tables": ManagedCollision, "regression": Regression, "evaluation": EvaluationConfig, "serving": ServingConfig,
+    "sequence_views": SequenceViewsConfig, "item_views": ItemViewsConfig,
 }  # fmt: skip
 UNIONS = {
     "encoder": Encoder, "similarity": Similarity, "loss": RetrievalLoss, "negatives": SharedNegatives, "history": History,
     "interaction": Interaction, "sharing": Sharing, "balance": Balance, "denoise": Denoiser,
+    "uniformity": Uniformity, "view": HistoryView, "feature_mask": FeatureMask, "view_loss": ViewLoss,
+    "debias": Debias, "propensity": Propensity, "hard": HardNegatives,
 }  # fmt: skip
 
 

@@ -62,7 +62,11 @@ class Retriever(nn.Module):
 
     def forward(self, history: Ids, item_CD: Tensor, time_M: Tensor) -> Tensor:
         """Return hidden_MD, the state after the start token and after every item; `history` counts rows of `item_CD`."""
-        return self.encoder(item_CD[history.value_N], history.length_B, time_M)
+        return self.encode(item_CD[history.value_N], history.length_B, time_M)
+
+    def encode(self, vector_ND: Tensor, length_B: Tensor, time_M: Tensor) -> Tensor:
+        """hidden_MD of histories given as vectors."""
+        return self.encoder(vector_ND, length_B, time_M)
 
 
 @torch.no_grad()
@@ -120,6 +124,10 @@ class RetrievalGraph(nn.Module):
 
     def scores(self, history_BL: Tensor, length_B: Tensor, time_BM: Tensor | None = None) -> Tensor:
         """The score of every item row, -inf for the reserved ones."""
-        user_BD = self.encoder.encode_padded(self.item_ID[history_BL], length_B, time_BM)
+        user_BD = self.users(history_BL, length_B, time_BM)
         reserved_I = torch.arange(len(self.item_ID), device=user_BD.device) < FIRST_ID
-        return (self.for_user(user_BD[:, : self.score_dim]) @ self.scored_ID.T).masked_fill(reserved_I, -torch.inf)
+        return (user_BD @ self.scored_ID.T).masked_fill(reserved_I, -torch.inf)
+
+    def users(self, history_BL: Tensor, length_B: Tensor, time_BM: Tensor | None = None) -> Tensor:
+        """user_BD as it is scored, against `scored_ID`."""
+        return self.for_user(self.encoder.encode_padded(self.item_ID[history_BL], length_B, time_BM)[:, : self.score_dim])

@@ -4,7 +4,7 @@ Shapes: T = tasks (1 for a retriever), B = sequences or examples.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from torch import Generator, Tensor, nn
@@ -20,6 +20,18 @@ class Start(NamedTuple):
 
     checkpoint: str
     state: dict[str, Tensor]
+
+
+class BadWeightsError(Exception):
+    """What is wrong with the weights that a technique gave the examples."""
+
+
+class Outcome(NamedTuple):
+    """What a batch comes to: each task's sum of losses, further terms to log, and what the learner's helpers minimise."""
+
+    loss_T: Tensor
+    terms: dict[str, Tensor]
+    own: Tensor | None = None
 
 
 class Drawn(NamedTuple):
@@ -49,10 +61,8 @@ class Learner(Protocol):
         """The next `sizes[i]` rows each, with the vectors they read."""
         ...
 
-    def losses(
-        self, model: nn.Module, found: Found, batch: Batch, drawn: Drawn, count_T: Tensor, step: int
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """loss_T, sums over the rows divided by `count_T`, and further terms to log."""
+    def losses(self, model: nn.Module, found: Found, batch: Batch, drawn: Drawn, count_T: Tensor, step: int) -> Outcome:
+        """loss_T are sums over the rows divided by `count_T`, and `own` adds up over the parts of a batch as they do."""
         ...
 
 
@@ -67,6 +77,7 @@ class Job:
     loader: Loader
     validate: Callable[[dict[str, Tensor]], dict[str, float]]  # from whole parameters, as export does; NaN: does not exist
     main_metric: str
+    helpers: nn.ModuleList = field(default_factory=nn.ModuleList)  # of the learner: trained by `Outcome.own`, in checkpoints
 
 
 class Progress(Protocol):

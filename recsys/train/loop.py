@@ -30,7 +30,7 @@ from recsys.train.checkpoint import (
 )
 from recsys.train.distributed import from_first_rank, mean_over_ranks, place
 from recsys.train.grow import grow, load_training_state
-from recsys.train.job import Job, Progress, Start
+from recsys.train.job import BadWeightsError, Job, Progress, Start
 from recsys.train.managed import load_pending_ids, pending_ids
 from recsys.train.schedule import rate_share
 from recsys.train.step import NotFiniteError, Stepper
@@ -152,7 +152,9 @@ class _Trainer:
         try:
             terms = self.stepper(batch, state.step, share, generator, self.watch)
         except NotFiniteError as error:
-            raise self._not_finite(error, batch) from None
+            raise self._failed(str(error), f"lower the learning rates of {self.job.name}.fit", batch) from None
+        except BadWeightsError as error:
+            raise self._failed(str(error), f"change its settings under {self.job.name}", batch) from None
         state.scale, state.finite_steps = self.stepper.scale, self.stepper.finite_steps
         metrics = {name: float(value) for name, value in terms.items()} | {"rate_share": share}
         self.watch.lap("tables")
@@ -160,16 +162,13 @@ class _Trainer:
         self.spent.update(seconds)
         return metrics | {f"seconds/{name}": value for name, value in seconds.items()}
 
-    def _not_finite(self, error: NotFiniteError, batch: Batch) -> InputError:
+    def _failed(self, what: str, mend: str, batch: Batch) -> InputError:
         """The batch is kept, so that it can be looked at."""
         rank, name = dist.get_rank(), self.job.name
         folder = self.out.with_name(self.out.name + ".failed") / f"step-{self.state.step + 1}-rank-{rank}"
-        with write_artefact(folder, "batch", reason=str(error), identity=self.identity) as (path, _):
+        with write_artefact(folder, "batch", reason=what, identity=self.identity) as (path, _):
             save_file(batch.tensors(), path / BATCH_FILE)
-        return InputError(
-            f"{name}: {error} at step {self.state.step + 1}: lower the learning rates of {name}.fit, "
-            f"or look at the batch in {folder}"
-        )
+        return InputError(f"{name}: {what} at step {self.state.step + 1}: {mend}, or look at the batch in {folder}")
 
     def _tick(self, began: float) -> float:
         """Add the time since `began`; return the seconds since the last checkpoint. All processes get the same numbers, since a
@@ -219,7 +218,8 @@ class _Trainer:
         tensors |= {FUSED + name: t for name, t in fused_state(self.model).items()}
         tensors |= {f"best/{name}": t for name, t in self.best_state.items()}
         tensors |= {f"pending/{name}": t for name, t in pending_ids(self.model).items()}
-        tensors |= {f"balance/{name}": t.cpu() for name, t in self.stepper.balance.state_dict().items()}
+        for part in ("balance", "helpers"):
+            tensors |= {f"{part}/{name}": t.cpu() for name, t in getattr(self.stepper, part).state_dict().items()}
         for index, parts in self.stepper.dense.state_dict()["state"].items():
             tensors |= {f"dense/{index}/{name}": t.cpu() for name, t in parts.items()}
         if dist.get_rank() == 0:
@@ -236,7 +236,8 @@ class _Trainer:
         saved = below(tensors, "model/") | {name: t for name, t in tensors.items() if name.startswith(FUSED)}
         load_training_state(self.model, resharded(saved, dist.get_world_size()))
         load_pending_ids(self.model, below(tensors, "pending/"))
-        self.stepper.balance.load_state_dict(below(tensors, "balance/"))
+        for part in ("balance", "helpers"):
+            getattr(self.stepper, part).load_state_dict(below(tensors, f"{part}/"))
         self.best_state = below(tensors, "best/")
         self._load_dense(below(tensors, "dense/"))
         self.state = State(**manifest["state"])

@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import Generator, Tensor, nn
 
 from recsys.balance.conflict import gradient_report
+from recsys.balance.gradients import backward
 from recsys.batch import Batch
 from recsys.fit import Fit
 from recsys.train.distributed import average_gradients, dense_parameters, sum_over_ranks
@@ -31,12 +32,17 @@ class Stepper:
 
     def __init__(self, job: Job, spec: Fit, model: nn.Module, device: torch.device):
         self.job, self.spec, self.model, self.device = job, spec, model, device
-        self.balance = job.balance.to(device)
+        self.balance, self.helpers = job.balance.to(device), job.helpers.to(device)
         self.parameters = [*dense_parameters(model), *self.balance.parameters()]
+        self.helper_parameters = list(self.helpers.parameters())
         decayed = {id(p) for p in dense_parameters(model) if p.ndim > 1}  # not biases, norms and weights of tasks
         groups = [
             {"params": [p for p in self.parameters if id(p) in decayed], "weight_decay": spec.weight_decay},
             {"params": [p for p in self.parameters if id(p) not in decayed], "weight_decay": 0.0},
+        ]
+        groups += [
+            {"params": list(part.parameters()), "weight_decay": 0.0, "rate": getattr(part, "learning_rate", spec.learning_rate)}
+            for part in self.helpers
         ]
         self.dense = torch.optim.AdamW([g for g in groups if g["params"]], lr=spec.learning_rate, fused=device.type == "cuda")
         self.scale = FIRST_SCALE if spec.precision == "float16" else 1.0
@@ -54,13 +60,16 @@ class Stepper:
         watch.lap("lookup")
         terms = self._dense(leaf, batch, drawn, step, generator)
         watch.lap("dense")
-        average_gradients(self.parameters)
+        average_gradients([*self.parameters, *self.helper_parameters])
         finite = self._unscale([*self.parameters, *leaf.values()])
         _require_finite("loss", terms["loss"])
         if not finite:
             return terms
         norm = nn.utils.clip_grad_norm_(self.parameters, self.spec.clip_norm)
         _require_finite("norm of the gradient", norm)
+        if self.helper_parameters:
+            own_norm = nn.utils.clip_grad_norm_(self.helper_parameters, self.spec.clip_norm)
+            _require_finite("norm of the helpers' gradient", own_norm)
         for vector in leaf.values():
             if vector.grad is not None:
                 _require_finite("gradient of the embedding vectors", vector.grad.sum())
@@ -78,23 +87,30 @@ class Stepper:
         count_T = sum_over_ranks(learner.counts(batch)) / dist.get_world_size()
         sizes = part_sizes(batch.rows, self.spec.accumulate)
         parts = learner.parts(model, leaf, batch, sizes) if len(sizes) > 1 else [(leaf, batch)]
-        shared, own = shared_and_own(model)
+        shared, of_one_task = shared_and_own(model)
         total: dict[str, Tensor] = {}
         reported: dict[str, Tensor] = {}  # of the first part
         report = self.spec.report_gradients_every and step % self.spec.report_gradients_every == 0
         for found, rows in parts:
             extra: dict[str, Tensor] = {}
+            own: list[Tensor | None] = []
 
-            def losses(found: Any = found, rows: Batch = rows, extra: dict[str, Tensor] = extra) -> Tensor:
+            def losses(
+                found: Any = found, rows: Batch = rows, extra: dict[str, Tensor] = extra, own: list[Tensor | None] = own
+            ) -> Tensor:
                 with self._precision():
-                    loss_T, terms = learner.losses(model, found, rows, drawn, count_T, step)
-                extra.update(terms)
-                return loss_T.float() * self.scale
+                    outcome = learner.losses(model, found, rows, drawn, count_T, step)
+                extra.update(outcome.terms)
+                own[:] = [outcome.own]
+                return outcome.loss_T.float() * self.scale
 
             if report and not reported and len(learner.weights) > 1:  # of the first part alone
                 reported = gradient_report(losses, [*shared, *leaf.values()], list(learner.weights), scale=self.scale)
                 reported |= model.gate_entropy() if hasattr(model, "gate_entropy") else {}
-            terms = self.balance(losses, [*shared, *leaf.values()], own, generator)
+            terms = self.balance(losses, [*shared, *leaf.values()], of_one_task, generator)
+            if own[0] is not None:
+                backward(own[0], self.helper_parameters)  # of a part too small to learn from there is nothing
+                total["own_loss"] = total.get("own_loss", 0.0) + own[0].detach()
             unscaled = {name: value / self.scale for name, value in terms.items() if name.startswith("loss")}
             share = rows.rows / max(1, batch.rows)
             for name, value in (terms | unscaled).items():
@@ -126,7 +142,7 @@ class Stepper:
 
     def _set_rates(self, share: float) -> None:
         for group in self.dense.param_groups:
-            group["lr"] = self.spec.learning_rate * share
+            group["lr"] = group.get("rate", self.spec.learning_rate) * share
         fused = self.model.embeddings.fused_optimizer
         for group in fused.param_groups:
             group["lr"] = self.spec.embedding_learning_rate * share

@@ -19,7 +19,7 @@ from recsys.models.retriever import RetrievalGraph, Retriever
 from recsys.models.sasrec import SASRec
 from recsys.train.checkpoint import model_state
 from recsys.train.distributed import place, shard
-from recsys.train.objective import RetrievalLearner
+from recsys.train.retrieval_objective import RetrievalLearner
 
 pytestmark = pytest.mark.filterwarnings("ignore:Please use DTensor")
 DIM, HISTORY = 8, 4
@@ -83,13 +83,12 @@ def test_retriever_scores_equal_its_graph(
 def test_every_place_a_served_history_can_have_is_trained(planted: Dataset, group: torch.device) -> None:
     """Windows of `max_history` + 1 events: the last place of a full history predicts too."""
     codes = make_codes(planted)
-    learner = RetrievalLearner(FullSoftmax(), Dot(), None, None, codes, None, {"next": 1.0})
+    learner = RetrievalLearner(FullSoftmax(), Dot(), codes)
     model = place(Retriever(SASRec(dim=DIM, blocks=1, heads=1), ItemTower(), planted.num_items, {}, HISTORY), group)
     for batch in SequenceLoader(planted, HISTORY, 64, seed=1).epoch(0):
         drawn = learner.draw(batch, torch.Generator())
         found = {name: vector.detach() for name, vector in model.embeddings(drawn.ids).items()}
-        loss_T, _ = learner.losses(model, found, batch, drawn, learner.counts(batch), 0)
-        loss_T.sum().backward()
+        learner.losses(model, found, batch, drawn, learner.counts(batch), 0).loss_T.sum().backward()
     place_PD = model.encoder.place
     assert place_PD.grad is not None
     assert (place_PD.grad != 0).any(dim=1).all()

@@ -30,7 +30,7 @@ from recsys.models.item_tower import ItemTower
 from recsys.models.retriever import Retriever
 from recsys.models.sasrec import SASRec
 from recsys.train.checkpoint import RESUME_FILE
-from recsys.train.job import Drawn, Found, Job, Start
+from recsys.train.job import Drawn, Found, Job, Outcome, Start
 from recsys.train.loop import HISTORY_FILE, MODEL_FILE, fit
 
 pytestmark = pytest.mark.filterwarnings("ignore:Please use DTensor")
@@ -236,12 +236,10 @@ class Toy:
     def parts(self, model: nn.Module, found: Found, batch: Batch, sizes: list[int]) -> Iterator[tuple[Found, Batch]]:
         return ((found, part) for part in batch.split(sizes))
 
-    def losses(
-        self, model: nn.Module, found: Found, batch: Batch, drawn: Drawn, count_T: Tensor, step: int
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def losses(self, model: nn.Module, found: Found, batch: Batch, drawn: Drawn, count_T: Tensor, step: int) -> Outcome:
         history = batch.ids["history"]
         time_M = torch.zeros(len(history.value_N) + len(history.length_B), dtype=torch.int64)
-        return self.loss(model(history, found["item"], time_M), found["item"])[None], {}
+        return Outcome(self.loss(model(history, found["item"], time_M), found["item"])[None], {})
 
     def loss(self, hidden_MD: Tensor, item_CD: Tensor) -> Tensor:
         return hidden_MD.square().mean() + item_CD.square().mean()
