@@ -185,7 +185,7 @@ def _of_task(scores: dict[str, list[Any]], label_N: Any, user_N: Any, replicates
     """By metric and way; `scores` are score_N of each seed."""
     import numpy as np
 
-    from benchmarks import paired
+    from recsys.metrics import paired
     from recsys.metrics.classification import auc, gauc
 
     users = int(user_N.max()) + 1

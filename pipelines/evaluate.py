@@ -67,13 +67,11 @@ def _retrieval(config: RunConfig, data: Dataset, checkpoint: Path) -> tuple[dict
         raise InputError(f"{data.folder}: no user has a test event: change data.split")
     state = load_file(checkpoint / MODEL_FILE)
     k = min(max(settings.ks), data.num_items)
+    graphs = {name: retrieval_graph(config, data, state, score_dim=dim) for name, dim in _served_widths(config).items()}
     lists = {
-        name: evaluate.recommend(
-            retrieval_graph(config, data, state, score_dim=dim), judged, k=k, max_history=config.max_history,
-            filter_seen=settings.filter_seen,
-        )
-        for name, dim in _served_widths(config).items()
-    }  # fmt: skip
+        name: evaluate.recommend(graph, judged, k=k, max_history=config.max_history, filter_seen=settings.filter_seen)
+        for name, graph in graphs.items()
+    }
     lists |= dict(evaluate.floors(data, judged, k=k, filter_seen=settings.filter_seen))
     means, tables = {}, []
     ks = [each for each in settings.ks if each <= k]
@@ -82,7 +80,8 @@ def _retrieval(config: RunConfig, data: Dataset, checkpoint: Path) -> tuple[dict
         tables.append(pl.DataFrame({"user": judged.user_U, **per_user}).with_columns(model=pl.lit(name)))
     model = means.pop("model")
     narrow = {name: means.pop(name) for name in _served_widths(config) if name != "model"}
-    result = {"users": len(judged.user_U), "model": model, "floor": means}
+    health = evaluate.embedding_health(graphs["model"], judged, max_history=config.max_history)
+    result = {"users": len(judged.user_U), "model": model, "floor": means, "health": health}
     return (result | {"widths": narrow} if narrow else result), pl.concat(tables)
 
 
@@ -115,7 +114,7 @@ def _ranking(config: RunConfig, data: Dataset, checkpoint: Path) -> dict[str, An
 
 def flat_metrics(result: dict[str, Any]) -> dict[str, float]:
     """The result under MLflow names: test/<metric>, test/<metric>/<task>, floor/<name>/<metric>."""
-    flat = {f"test/{name}": value for name, value in result["retrieval"]["model"].items()}
+    flat = {f"test/{name}": value for part in ("model", "health") for name, value in result["retrieval"][part].items()}
     for width, means in result["retrieval"].get("widths", {}).items():
         flat |= {f"test/{name}/{width.replace(' ', '_')}": value for name, value in means.items()}
     for floor, means in result["retrieval"]["floor"].items():

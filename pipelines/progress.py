@@ -5,6 +5,7 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from recsys.metrics.embedding_health import collapse
 from recsys.track import Run
 
 LOGGED_STEPS = 1000  # about as many points per curve as a screen can show
@@ -48,6 +49,7 @@ class TrainingProgress:
         self._task: TaskID | None = None
         self._job = ""
         self._seen = self._began = 0.0
+        self._highest: dict[str, float] = {}  # RankMe of each job
 
     def __enter__(self) -> "TrainingProgress":
         self._bar.start()
@@ -78,3 +80,21 @@ class TrainingProgress:
             speed = self._seen / max(1e-9, time.perf_counter() - self._began)
             mark = " [green]best so far[/]" if best else ""
             self.console.print(f"  {job} epoch {epoch}: validation {shown}  ({speed:,.0f} examples/s){mark}", highlight=False)
+        self._watch_collapse(job, finite)
+
+    def _watch_collapse(self, job: str, metrics: dict[str, float]) -> None:
+        """Say it, and tag the run, where the vectors have collapsed. What a stopped run had before does not count."""
+        effective, share = metrics.get("valid/rankme"), metrics.get("valid/rankme_share")
+        if effective is None or share is None:
+            return
+        highest = self._highest[job] = max(effective, self._highest.get(job, 0.0))
+        alarm = collapse(effective, effective / share if share else float("inf"), highest)
+        if alarm is None:
+            return
+        if self.run is not None:
+            self.run.tag(f"{job}/alarm", alarm)
+        if self.console is not None:
+            self.console.print(
+                f"  [bold yellow]alarm:[/] {job}: {alarm}: lower {job}.fit.embedding_learning_rate, or choose another loss",
+                highlight=False, soft_wrap=True,
+            )  # fmt: skip

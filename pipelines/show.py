@@ -6,6 +6,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from recsys.metrics.embedding_health import collapse
+
 
 def show_metrics(console: Console, folder: Path, result: dict[str, Any]) -> None:
     retrieval = result["retrieval"]
@@ -20,6 +22,7 @@ def show_metrics(console: Console, folder: Path, result: dict[str, Any]) -> None
         cells = [f"[bold]{means[name]:.4f}[/]" if means[name] == best else f"{means[name]:.4f}" for means in systems.values()]
         table.add_row(name, *cells)
     console.print(table)
+    _show_health(console, retrieval["health"])
     if "ranking" in result:
         table = Table(title=f"Ranking, test split, {result['ranking']['examples']:,} examples", title_justify="left")
         tasks = result["ranking"]["tasks"]
@@ -34,6 +37,17 @@ def show_metrics(console: Console, folder: Path, result: dict[str, Any]) -> None
             table.add_row(task + signal, shown.pop("AUC"), interval, *shown.values())
         console.print(table)
     console.print(f"[bold]metrics[/] in {folder} (per_user.parquet keeps every user's values)")
+
+
+def _show_health(console: Console, health: dict[str, float]) -> None:
+    effective, share = health["rankme"], health["rankme_share"]
+    limit = effective / share if share else float("inf")
+    more = ", ".join(
+        f"{name} {health[name]:.2f}" for name in ("alignment", "uniformity_users", "uniformity_items") if name in health
+    )
+    console.print(f"vectors: RankMe {effective:.1f} of {limit:.0f}" + (f", {more}" if more else ""), highlight=False)
+    if alarm := collapse(effective, limit, effective):
+        console.print(f"[bold yellow]alarm:[/] {alarm}", highlight=False, soft_wrap=True)
 
 
 def show_items(console: Console, found: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """Judge a model the way it is served: rank the whole catalogue, beside the floor, and keep every user's value.
 
-Shapes: U = users judged, K = list length, C = candidates, X = examples, T = tasks, B = users of one batch.
+Shapes: U = users judged, K = list length, C = candidates, X = examples, T = tasks, B = users of one batch, P = pairs,
+S = sampled items, D = width.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,18 +13,21 @@ import torch
 from torch import Tensor
 
 from recsys.batch import Ids
-from recsys.columns import TRAIN, USER
+from recsys.columns import FIRST_ID, TRAIN, USER
 from recsys.dataset import Dataset
 from recsys.errors import InputError
 from recsys.jagged import Jagged, gather
 from recsys.loader import ExampleLoader
 from recsys.metrics import classification, floor
+from recsys.metrics import embedding_health as health
 from recsys.metrics.ranking import coverage, rank_metrics
 from recsys.models.ranker import RankingGraph
 from recsys.models.retriever import RetrievalGraph
 from recsys.prefetch import prefetch
 
 RequestTime = Literal["target", "last_event"]
+HEALTH_ITEMS, HEALTH_PAIRS = 25_600, 1024  # at most so many are looked at, the same ones at every validation
+HEALTH_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -81,9 +85,7 @@ def recommend(
 @torch.no_grad()
 def _top(graph: RetrievalGraph, whole: Jagged, time_ms: Jagged, *, k: int, max_history: int, filter_seen: bool) -> np.ndarray:
     device = graph.item_ID.device
-    history_BL, length_B = padded(whole.last(max_history))
-    time_BM, _ = padded(time_ms.last(max_history + 1), columns=history_BL.shape[1] + 1)
-    score_BI = graph.scores(history_BL.to(device), length_B.to(device), time_BM.to(device))
+    score_BI = graph.scores(*(tensor.to(device) for tensor in _read(whole, time_ms, max_history)))
     if not torch.isfinite(score_BI[:, -1]).all():
         raise InputError(
             f"the model gives scores that are not finite for {int((~torch.isfinite(score_BI[:, -1])).sum())} users"
@@ -93,6 +95,45 @@ def _top(graph: RetrievalGraph, whole: Jagged, time_ms: Jagged, *, k: int, max_h
         score_BI[seen[0], seen[1]] = -torch.inf
     found = torch.topk(score_BI, min(k, score_BI.shape[1]), dim=1)
     return torch.where(torch.isfinite(found.values), found.indices, 0).cpu().numpy()
+
+
+def _read(whole: Jagged, time_ms: Jagged, max_history: int) -> tuple[Tensor, Tensor, Tensor]:
+    """history_BL, length_B and time_BM, what the graph reads of these users."""
+    history_BL, length_B = padded(whole.last(max_history))
+    time_BM, _ = padded(time_ms.last(max_history + 1), columns=history_BL.shape[1] + 1)
+    return history_BL, length_B, time_BM
+
+
+@torch.no_grad()
+def embedding_health(graph: RetrievalGraph, judged: Judged, *, max_history: int, batch: int = 256) -> dict[str, float]:
+    """RankMe, and its share of the most it can be, of a uniform sample of the catalogue; alignment of users with the item they
+    chose next; uniformity of each side. Vectors are those that are scored: at the served width, of length 1 under a cosine.
+    """
+    random = np.random.default_rng(HEALTH_SEED)
+    items = len(graph.scored_ID) - FIRST_ID
+    item_S = FIRST_ID + random.choice(items, min(items, HEALTH_ITEMS), replace=False)
+    next_U = judged.relevant.item_E[judged.relevant.offset_U1[:-1]]
+    known_U = np.flatnonzero(next_U >= FIRST_ID)
+    row_P = random.choice(known_U, min(len(known_U), HEALTH_PAIRS), replace=False)
+    item_SD = _items(graph, item_S)
+    found = {"rankme": health.rankme(item_SD), "uniformity_items": health.uniformity(item_SD[:HEALTH_PAIRS])}
+    found["rankme_share"] = found["rankme"] / min(item_SD.shape)
+    if len(row_P):
+        parts = np.split(row_P, range(batch, len(row_P), batch))
+        user_PD = np.concatenate([_users(graph, judged, row_B, max_history) for row_B in parts])
+        found["alignment"] = health.alignment(user_PD, _items(graph, next_U[row_P]))
+        found["uniformity_users"] = health.uniformity(user_PD)
+    return {name: value for name, value in found.items() if value == value}  # one vector alone has no uniformity
+
+
+def _items(graph: RetrievalGraph, item_N: np.ndarray) -> np.ndarray:
+    place_N = torch.from_numpy(item_N.astype(np.int64)).to(graph.scored_ID.device)
+    return graph.scored_ID[place_N].float().cpu().numpy()
+
+
+def _users(graph: RetrievalGraph, judged: Judged, row_B: np.ndarray, max_history: int) -> np.ndarray:
+    read = _read(judged.history.take(row_B), judged.time_ms.take(row_B), max_history)
+    return graph.users(*(tensor.to(graph.item_ID.device) for tensor in read)).float().cpu().numpy()
 
 
 def padded(lists: Jagged, *, columns: int = 1) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
 MODEL_COLOUR = "#1b6ca8"
 FLOOR_COLOURS = ("#b8bec6", "#d8a86a", "#9fb89a", "#c59bb6", "#8f9bb3")
+VERDICT_COLOURS = {1: "#3d9970", -1: "#d1603d", 0: "#9aa3ab"}
 LINE_COLOURS = (MODEL_COLOUR, "#d1603d", "#3d9970", "#8e5ea2", "#b58900", "#5c6b73")
 
 
@@ -59,6 +60,32 @@ def metric_bars(model: Mapping[str, float], floors: Mapping[str, Mapping[str, fl
     ax.margins(y=0.12)
     ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     _tidy(ax)
+    return figure
+
+
+def differences(panels: Mapping[str, Mapping[str, tuple[float, float, float, int]]], title: str) -> "Figure":
+    """Differences to a base with their intervals, a panel a metric, a row a variant: (mean, low, high, verdict).
+
+    Verdict 1 is better, -1 worse; 0, in grey, says nothing. A panel without variants is left out.
+    """
+    panels = {metric: rows for metric, rows in panels.items() if rows}
+    names = list(dict.fromkeys(name for rows in panels.values() for name in rows))
+    columns = max(1, len(panels))
+    figure = _figure(2.0 + 3.0 * columns, 1.4 + 0.34 * max(1, len(names)))
+    axes = figure.subplots(1, columns, sharey=True, squeeze=False)[0]
+    for ax, (metric, rows) in zip(axes, panels.items(), strict=False):
+        for name, (mean, low, high, sign) in rows.items():
+            place, colour = names.index(name), VERDICT_COLOURS[sign]
+            ax.plot([low, high], [place, place], color=colour, linewidth=2.2)
+            ax.plot([mean], [place], marker="o", color=colour, markersize=5.5)
+        ax.axvline(0, color="#5c6b73", linewidth=1)
+        ax.set_xlabel(metric)
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(axis="x", color="#e6e6e6", linewidth=0.8)
+        ax.set_axisbelow(True)
+    axes[0].set_yticks(range(len(names)), names)
+    axes[0].set_ylim(len(names) - 0.5, -0.5)
+    figure.suptitle(title)
     return figure
 
 

@@ -37,6 +37,7 @@ COMMANDS = [
         "train",
         "evaluate",
         "compare",
+        "ablate",
         "export",
         "promote",
         "serve",

@@ -1,0 +1,81 @@
+"""A checkpoint on the test split, with the values that comparisons over users and slices need.
+
+Shapes: U = users judged, K = list length, I = rows of the item table, X = examples, S = users that have a target of one slice.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+from safetensors.torch import load_file
+
+from pipelines import models
+from pipelines.train import EVALUATION_BATCH
+from recsys import evaluate
+from recsys.columns import ITEM, TEST
+from recsys.config import RunConfig
+from recsys.dataset import Dataset
+from recsys.errors import InputError
+from recsys.loader import ExampleLoader
+from recsys.metrics.ranking import rank_metrics
+from recsys.metrics.slices import ITEM_SLICES, USER_SLICES, history_slices, popularity_slices, targets_of
+from recsys.train.loop import MODEL_FILE
+
+ALL, SLICE = "all", "slice"
+ITEM_SLICE, USER_SLICE, SCORE, LABEL = "item_slice", "user_slice", "score_", "label_"
+
+
+def judge_retriever(
+    config: RunConfig, data: Dataset, checkpoint: Path, device: torch.device
+) -> tuple[pl.DataFrame, dict[str, float]]:  # fmt: skip
+    """Every user's metrics: over all targets, over those of each popularity, and as one of the cold or the warm users."""
+    rules = config.evaluation
+    judged = evaluate.judged_users(data, TEST, filter_seen=rules.filter_seen, request_time=rules.request_time)
+    if not len(judged.user_U):
+        raise InputError(f"{data.folder}: no user has a test event: change data.split")
+    graph = models.retrieval_graph(config, data, load_file(checkpoint / MODEL_FILE)).to(device)
+    k = min(max(rules.ks), data.num_items)
+    ks = [each for each in rules.ks if each <= k]
+    item_UK = evaluate.recommend(graph, judged, k=k, max_history=config.max_history, filter_seen=rules.filter_seen)
+    means, per_user = evaluate.retrieval_metrics(item_UK, judged, ks, data.num_items)
+    whole = pl.DataFrame({"user": judged.user_U, **per_user})
+    tables = [whole.with_columns(pl.lit(ALL).alias(SLICE))]
+    slice_I = popularity_slices(data.train_count_I)
+    for place, name in enumerate(ITEM_SLICES):
+        row_S, targets = targets_of(judged.relevant, slice_I, place)
+        of_slice = rank_metrics(item_UK[row_S], targets, ks)
+        tables.append(pl.DataFrame({"user": judged.user_U[row_S], **of_slice}).with_columns(pl.lit(name).alias(SLICE)))
+    slice_U = history_slices(judged.history.lengths)
+    for place, name in enumerate(USER_SLICES):
+        tables.append(whole.filter(slice_U == place).with_columns(pl.lit(name).alias(SLICE)))
+    return pl.concat(tables), means | evaluate.embedding_health(graph, judged, max_history=config.max_history)
+
+
+def judge_ranker(
+    config: RunConfig, data: Dataset, checkpoint: Path, device: torch.device
+) -> tuple[pl.DataFrame, dict[str, float]]:  # fmt: skip
+    """Every example's answers and labels, with the slice of its item and of its user."""
+    tasks = list(config.tasks)
+    loader = ExampleLoader(
+        data, tasks=tasks, split=TEST, max_history=config.ranker_history, batch_size=EVALUATION_BATCH, seed=config.seed,
+        behaviours=config.ranker.sharing.reads_behaviours,
+    )  # fmt: skip
+    if not len(loader.row_X):
+        raise InputError(f"{data.folder}: no labelled example falls in the test split: change data.split")
+    graph = models.ranking_graph(config, data, load_file(checkpoint / MODEL_FILE)).to(device)
+    found = evaluate.predict(graph, loader)
+    first_U, _ = data.events(TEST)
+    user_U, row_X = np.unique(found.user_X, return_inverse=True)
+    item_slice_X = popularity_slices(data.train_count_I)[data.examples[ITEM][loader.row_X]]
+    values = pl.DataFrame(
+        {
+            "user": found.user_X, ITEM_SLICE: item_slice_X, USER_SLICE: history_slices((first_U - data.start_U)[user_U])[row_X],
+            **{f"{SCORE}{task}": found.probability_XT[:, column] for column, task in enumerate(tasks)},
+            **{f"{LABEL}{task}": found.label_XT[:, column] for column, task in enumerate(tasks)},
+        }
+    )  # fmt: skip
+    metrics = evaluate.ranking_metrics(
+        found, tasks, ece_bins=config.evaluation.ece_bins, seed=config.seed, intervals=False, numbers=config.regression
+    )
+    return values, metrics
