@@ -2,7 +2,7 @@
 PY := .venv/bin/python
 DATA ?=
 
-.PHONY: demo test check setup lint format bench-data bench-train bench-multitask bench-gpu
+.PHONY: demo test check setup lint format bench-data bench-train bench-multitask bench-feedback bench-gpu
 
 demo: setup  ## raw logs to recommendations from the live endpoint; DATA=folder for your own logs
 	.venv/bin/recsys demo $(if $(DATA),--data $(DATA))
@@ -36,6 +36,12 @@ bench-train: setup  ## training speed, embedding step, table memory; DATA=folder
 
 bench-multitask: setup  ## ways to share between the ranker's tasks, on the same split and seeds; DATA=folder, CONFIG=name
 	$(PY) -m benchmarks.multitask --data $(DATA) --config $(CONFIG)
+
+bench-feedback: setup  ## denoising (DATA=folder of ml-100k), debiasing (COAT=folder of coat), A/B interference; hours
+	$(PY) -m benchmarks.denoise --data $(DATA)
+	$(PY) -m benchmarks.denoise_world
+	$(PY) -m benchmarks.debias --data $(COAT)
+	$(PY) -m benchmarks.interference
 
 bench-gpu: setup  ## training on a GPU beside its copy bandwidth and matrix products; exit code 2 without one
 	$(PY) -m benchmarks.gpu
