@@ -119,7 +119,7 @@ def table(
     from recsys.metrics.significance import paired_bootstrap
 
     rows = []
-    clean = np.mean([found[NONE, 0.0, seed][view].mean() for seed in seeds]) if 0.0 in noises else float("nan")
+    clean = np.mean([found[NONE, 0.0, seed][view].mean() for seed in seeds]) if 0.0 in noises else None
     for noise in noises:
         base_SU = np.stack([found[NONE, noise, seed][view] for seed in seeds])
         base_seconds = statistics.median(float(found[NONE, noise, seed]["seconds_a_step"]) for seed in seeds)
@@ -130,7 +130,7 @@ def table(
                 "method": method,
                 "noise": noise,
                 "ndcg": float(value_SU.mean()),
-                "kept": float(value_SU.mean() / clean),
+                "kept": None if clean is None else float(value_SU.mean() / clean),
                 "step": seconds / base_seconds,
             }
             if method != NONE:
@@ -155,7 +155,8 @@ def _printed(rows: list[dict[str, Any]]) -> None:
             if "mean" in row
             else ""
         )
-        print(f"| {row['noise']:.0%} | {row['method']} | {row['ndcg']:.4f} | {row['kept']:.1%} | {text} | {row['step']:.2f} |")
+        kept = "" if row["kept"] is None else f"{row['kept']:.1%}"
+        print(f"| {row['noise']:.0%} | {row['method']} | {row['ndcg']:.4f} | {kept} | {text} | {row['step']:.2f} |")
 
 
 def main() -> None:

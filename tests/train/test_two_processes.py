@@ -26,6 +26,17 @@ WORKER = Path(__file__).parent / "train_planted.py"
 LEARN = {"epochs": 8, "patience": 8, "embedding_learning_rate": 0.2, "learning_rate": 0.01}
 MOVE = {"epochs": 2, "batch_size": 24, "checkpoint_minutes": 0}
 EXACT = {"epochs": 2, "batch_size": 16}
+HELPED = {  # by parts with parameters of their own, and rows that stand together
+    "retriever": {
+        "encoder": {"kind": "sasrec", "dim": 16, "blocks": 1, "heads": 2, "dropout": 0.1}, "fit": EXACT,
+        "loss": {"kind": "bpr"}, "hard": {"kind": "coupled", "count": 4}, "negatives": {"kind": "catalogue"},
+        "denoise": {"kind": "self_taught", "start_step": 1},
+    },
+    "ranker": {
+        "dim": 8, "max_history": 5, "fit": EXACT, "denoise": {"kind": "personal", "pool_size": 2},
+        "debias": {"kind": "doubly_robust"},
+    },
+}  # fmt: skip
 
 
 def two(data: Dataset, *jobs: dict[str, Any]) -> None:
@@ -52,6 +63,8 @@ def trained(planted: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
         jobs.append(job(part, root / f"stayed-{part}", MOVE, dropout=False))
         for name, stop in (("whole", 5), ("parts", 2), ("parts", 5)):
             jobs.append(job(part, root / f"{name}-{part}", EXACT, stop_after_steps=stop))
+            helped = {"part": part, "out": str(root / f"helped-{name}-{part}"), "config": {part: HELPED[part]}}
+            jobs.append({**helped, "stop_after_steps": stop})
     two(planted, *jobs)
     return root
 
@@ -69,9 +82,11 @@ def test_two_processes_learn_what_one_learns(
     assert {name: tensor.shape for name, tensor in one.items()} == {name: tensor.shape for name, tensor in both.items()}
 
 
+@pytest.mark.parametrize("helped", ["", "helped-"])
 @pytest.mark.parametrize("part", PARTS)
-def test_two_processes_resume_exactly_where_they_were(part: str, trained: Path) -> None:
-    whole, parts = (load_file(resume_folder(trained / f"{name}-{part}") / RESUME_FILE) for name in ("whole", "parts"))
+def test_two_processes_resume_exactly_where_they_were(part: str, helped: str, trained: Path) -> None:
+    whole, parts = (load_file(resume_folder(trained / f"{helped}{name}-{part}") / RESUME_FILE) for name in ("whole", "parts"))
+    assert any(name.startswith("helpers/") for name in whole) == bool(helped)
     assert whole.keys() == parts.keys()
     assert not [name for name, tensor in whole.items() if not torch.equal(tensor, parts[name])]
 
