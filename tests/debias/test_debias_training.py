@@ -281,7 +281,7 @@ def test_numbers_have_no_clicks(source: str) -> None:
 @pytest.mark.parametrize(
     ("debias", "words"),
     [
-        ({"kind": "doubly_robust"}, "reads labels, which the retriever does not"),
+        ({"kind": "doubly_robust"}, "is about examples, which the retriever does not read"),
         ({"kind": "snips", "propensity": {"kind": "logged"}}, "choose popularity"),
     ],
 )

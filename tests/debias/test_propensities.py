@@ -11,8 +11,9 @@ from debias_world import World
 from recsys.columns import FIRST_ID, ITEM, POSITION, PROPENSITY, SLOT, SPLIT, TRAIN, USER, label
 from recsys.dataset import Dataset
 from recsys.debias.examination import Examination, missed
-from recsys.debias.learned import Learned, cross, logistic
+from recsys.debias.learned import Learned
 from recsys.debias.logged import Logged
+from recsys.debias.logistic import cross, logistic
 from recsys.debias.naive_bayes import NaiveBayes
 from recsys.debias.popularity import Popularity
 from recsys.errors import InputError
