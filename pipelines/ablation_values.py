@@ -11,13 +11,12 @@ import torch
 from safetensors.torch import load_file
 
 from pipelines import models
-from pipelines.train import EVALUATION_BATCH
+from pipelines.evaluate import judged_examples
 from recsys import evaluate
 from recsys.columns import ITEM, TEST
 from recsys.config import RunConfig
 from recsys.dataset import Dataset
 from recsys.errors import InputError
-from recsys.loader import ExampleLoader
 from recsys.metrics.ranking import rank_metrics
 from recsys.metrics.slices import ITEM_SLICES, USER_SLICES, history_slices, popularity_slices, targets_of
 from recsys.train.loop import MODEL_FILE
@@ -56,13 +55,7 @@ def judge_ranker(
     config: RunConfig, data: Dataset, checkpoint: Path, device: torch.device
 ) -> tuple[pl.DataFrame, dict[str, float]]:  # fmt: skip
     """Every example's answers and labels, with the slice of its item and of its user."""
-    tasks = list(config.tasks)
-    loader = ExampleLoader(
-        data, tasks=tasks, split=TEST, max_history=config.ranker_history, batch_size=EVALUATION_BATCH, seed=config.seed,
-        behaviours=config.ranker.sharing.reads_behaviours,
-    )  # fmt: skip
-    if not len(loader.row_X):
-        raise InputError(f"{data.folder}: no labelled example falls in the test split: change data.split")
+    tasks, loader = list(config.tasks), judged_examples(config, data)
     graph = models.ranking_graph(config, data, load_file(checkpoint / MODEL_FILE)).to(device)
     found = evaluate.predict(graph, loader)
     first_U, _ = data.events(TEST)

@@ -93,14 +93,19 @@ def _served_widths(config: RunConfig) -> dict[str, int | None]:
     return {"model": None, **{f"width {dim}": dim for dim in (*nested, full) if nested and dim != served}}
 
 
-def _ranking(config: RunConfig, data: Dataset, checkpoint: Path) -> dict[str, Any]:
-    tasks = list(config.tasks)
+def judged_examples(config: RunConfig, data: Dataset) -> ExampleLoader:
+    """The test split as the ranker reads it. Raises InputError where it has no labelled example."""
     loader = ExampleLoader(
-        data, tasks=tasks, split=TEST, max_history=config.ranker_history, batch_size=EVALUATION_BATCH, seed=config.seed,
-        behaviours=config.ranker.sharing.reads_behaviours,
+        data, tasks=list(config.tasks), split=TEST, max_history=config.ranker_history, batch_size=EVALUATION_BATCH,
+        seed=config.seed, behaviours=config.ranker.sharing.reads_behaviours,
     )  # fmt: skip
     if not len(loader.row_X):
         raise InputError(f"{data.folder}: no labelled example falls in the test split: change data.split")
+    return loader
+
+
+def _ranking(config: RunConfig, data: Dataset, checkpoint: Path) -> dict[str, Any]:
+    tasks, loader = list(config.tasks), judged_examples(config, data)
     predictions = evaluate.predict(ranking_graph(config, data, load_file(checkpoint / MODEL_FILE)), loader)
     flat = evaluate.ranking_metrics(
         predictions, tasks, ece_bins=config.evaluation.ece_bins, seed=config.seed, intervals=True, numbers=config.regression
