@@ -3,6 +3,7 @@
 Shapes: B = histories, N = events of all of them, I = rows of the item table, D = width.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import ClassVar, NamedTuple, Self
 
@@ -34,13 +35,13 @@ class HistoryViewSpec(Spec):
 
     reads_similar: ClassVar[bool] = False
 
+    @abstractmethod
     def __call__(self, histories: Histories, generator: Generator) -> View:
         """A history that has events keeps at least one. The generator is on the CPU."""
-        raise NotImplementedError
 
     @classmethod
-    def neutral(cls) -> Self:
-        raise NotImplementedError
+    @abstractmethod
+    def neutral(cls) -> Self: ...
 
 
 def unchanged(histories: Histories, value_N: Tensor | None = None) -> View:

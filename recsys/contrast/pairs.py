@@ -1,5 +1,6 @@
 """Pairs of vectors that belong together, and the cosines between them. Shapes: V = pairs, D = width."""
 
+from abc import abstractmethod
 from typing import NamedTuple
 
 import torch
@@ -26,9 +27,9 @@ class Pairs(NamedTuple):
 class ContrastSpec(Spec):
     """A subclass adds `kind` and `__call__`, which gives one loss per pair; its mean is that of the paper."""
 
+    @abstractmethod
     def __call__(self, pairs: Pairs) -> Tensor:
         """loss_V in float32 or better, whatever the vectors' precision."""
-        raise NotImplementedError
 
 
 def unit(vector_VD: Tensor) -> Tensor:

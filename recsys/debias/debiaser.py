@@ -1,5 +1,6 @@
 """What every debiaser of the ranker is. Shapes: X = training examples."""
 
+from abc import abstractmethod
 from typing import ClassVar
 
 import numpy as np
@@ -41,9 +42,9 @@ class DebiasSpec(Spec):
         """From the propensities of all training rows, after the floor: `Rows.scale`."""
         return 1.0
 
+    @abstractmethod
     def build(self, width: int, tasks: int) -> nn.Module:
         """A module whose `forward(rows: Rows)` returns an Estimate; `width` is V of Rows."""
-        raise NotImplementedError
 
     @classmethod
     def neutral(cls) -> "DebiasSpec | None":

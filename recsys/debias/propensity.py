@@ -1,5 +1,6 @@
 """What every source of propensities is. Shapes: X = training examples."""
 
+from abc import abstractmethod
 from typing import ClassVar
 
 import numpy as np
@@ -18,6 +19,6 @@ class PropensitySpec(Spec):
     one_task: ClassVar[bool] = False  # whether it holds for the first task alone
     of_positives: ClassVar[bool] = False  # the chance of a positive to be seen as one, not of the row to be in the log
 
+    @abstractmethod
     def fit(self, dataset: Dataset, row_X: np.ndarray, task: str) -> np.ndarray:
         """propensity_X of these rows of the examples, float64 in (0, 1]. Raises InputError where the log lacks something."""
-        raise NotImplementedError

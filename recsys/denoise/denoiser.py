@@ -1,5 +1,6 @@
 """What every member of the family is. Shapes: B = examples or events."""
 
+from abc import ABC, abstractmethod
 from typing import ClassVar, Literal
 
 from torch import Tensor, nn
@@ -27,27 +28,27 @@ class DenoiserSpec(Spec):
         return self
 
     def __call__(self, loss_B: Tensor, label_B: Tensor, context: Context) -> Tensor:
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} is called as the module that `build` makes")
 
     @classmethod
+    @abstractmethod
     def neutral(cls) -> "DenoiserSpec":
         """The settings under which every weight is 1."""
-        raise NotImplementedError
 
 
-class Learned(nn.Module):
+class Learned(nn.Module, ABC):
     """A denoiser with parameters. Its state is in the checkpoint, and its own loss trains it, by its own optimizer group."""
 
     learning_rate: float
 
+    @abstractmethod
     def forward(self, loss_B: Tensor, label_B: Tensor, context: Context) -> Tensor:
         """weight_B, with a gradient to the own parameters alone."""
-        raise NotImplementedError
 
     def trusted(self, weight_B: Tensor, context: Context) -> Tensor:
         """The weights that the model's loss gets in this step."""
         return weight_B
 
+    @abstractmethod
     def own_loss(self, weight_B: Tensor, loss_B: Tensor, label_B: Tensor, context: Context) -> Tensor:
         """What the own parameters minimise, from the weights of this step."""
-        raise NotImplementedError
