@@ -16,10 +16,20 @@ from recsys.errors import InputError
 
 MANIFEST = "manifest.json"
 HASHED_AT_ONCE = 4  # files; hashing lets go of the interpreter lock
-FORMAT_VERSIONS = {"raw": 1, "dataset": 2, "checkpoint": 2, "batch": 1, "metrics": 1, "values": 1, "bundle": 1}
+FORMAT_VERSIONS = {
+    "raw": 1,
+    "dataset": 2,
+    "semantic_ids": 1,
+    "checkpoint": 2,
+    "batch": 1,
+    "metrics": 1,
+    "values": 1,
+    "bundle": 1,
+}
 MADE_BY = {
     "raw": "simulate",
     "dataset": "prepare",
+    "semantic_ids": "ids",
     "checkpoint": "train",
     "batch": "train",
     "metrics": "evaluate",

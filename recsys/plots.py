@@ -89,6 +89,22 @@ def differences(panels: Mapping[str, Mapping[str, tuple[float, float, float, int
     return figure
 
 
+def levels(shares: Mapping[str, Sequence[float]], title: str) -> "Figure":
+    """Shares of 0 to 1 of each level of semantic ids, one group of bars a level."""
+    figure = _figure(6.4, 3.6)
+    ax = figure.subplots()
+    width = 0.8 / len(shares)
+    for place, ((name, values), colour) in enumerate(zip(shares.items(), _cycle(LINE_COLOURS, len(shares)), strict=True)):
+        left = [level + (place - (len(shares) - 1) / 2) * width for level in range(len(values))]
+        ax.bar_label(ax.bar(left, values, width * 0.92, label=name, color=colour), fmt="%.2f", fontsize=7, padding=2)
+    ax.set_xticks(range(len(values)), [f"level {level + 1}" for level in range(len(values))])
+    ax.set_ylim(0, 1.15)
+    ax.legend(frameon=False, ncols=len(shares), loc="upper center", fontsize=8)
+    ax.set_title(title)
+    _tidy(ax)
+    return figure
+
+
 def _figure(width_in: float, height_in: float) -> "Figure":
     from matplotlib.figure import Figure
 
