@@ -6,7 +6,7 @@ S = sampled items, D = width.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -30,6 +30,18 @@ HEALTH_ITEMS, HEALTH_PAIRS = 25_600, 1024  # at most so many are looked at, the 
 HEALTH_SEED = 0
 
 
+class Graph(Protocol):
+    """A serving form that recommends."""
+
+    def best(
+        self, history_BL: Tensor, length_B: Tensor, exclude_BE: Tensor, count: int, time_BM: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """item_BK and score_BK, best first, of at most `count` items; -inf where nothing is left, not finite where it fails."""
+        ...
+
+    def parameters(self) -> Iterator[Tensor]: ...
+
+
 @dataclass(frozen=True)
 class Judged:
     """Users with events in a split: what came before the split, and what they then chose."""
@@ -38,6 +50,10 @@ class Judged:
     history: Jagged
     relevant: Jagged
     time_ms: Jagged  # when each event of the history happened and, as one more entry, when the list is asked for
+
+    def take(self, row_B: np.ndarray) -> "Judged":
+        """These of them."""
+        return Judged(self.user_U[row_B], self.history.take(row_B), self.relevant.take(row_B), self.time_ms.take(row_B))
 
 
 def judged_users(data: Dataset, split: int, *, filter_seen: bool, request_time: RequestTime = "target") -> Judged:
@@ -60,7 +76,7 @@ def judged_users(data: Dataset, split: int, *, filter_seen: bool, request_time: 
     left_U = np.bincount(relevant.row_E[fresh_E], minlength=len(user_U))
     relevant = Jagged(relevant.item_E[fresh_E], np.concatenate([[0], np.cumsum(left_U)]))
     kept = np.flatnonzero(left_U)
-    return Judged(user_U[kept], history.take(kept), relevant.take(kept), time_ms.take(kept))
+    return Judged(user_U, history, relevant, time_ms).take(kept)
 
 
 def training_timelines(data: Dataset) -> Jagged:
@@ -68,10 +84,9 @@ def training_timelines(data: Dataset) -> Jagged:
     return _slices(data.item_E, np.arange(data.num_users), *data.events(TRAIN))
 
 
-def recommend(
-    graph: RetrievalGraph, judged: Judged, *, k: int, max_history: int, filter_seen: bool, batch: int = 256
-) -> np.ndarray:
-    """The model's list item_UK of every user, best first. Users are scored in order of length, so that little is padding."""
+def recommend(graph: Graph, judged: Judged, *, k: int, max_history: int, filter_seen: bool, batch: int = 256) -> np.ndarray:
+    """The model's list item_UK of every user, best first; 0 where it has no more. Users are scored in order of length, so that
+    little is padding."""
     item_UK = np.zeros((len(judged.history), k), np.int64)
     order_U = np.argsort(np.minimum(judged.history.lengths, max_history), kind="stable")
     for begin in range(0, len(order_U), batch):
@@ -83,18 +98,15 @@ def recommend(
 
 
 @torch.no_grad()
-def _top(graph: RetrievalGraph, whole: Jagged, time_ms: Jagged, *, k: int, max_history: int, filter_seen: bool) -> np.ndarray:
-    device = graph.item_ID.device
-    score_BI = graph.scores(*(tensor.to(device) for tensor in _read(whole, time_ms, max_history)))
-    if not torch.isfinite(score_BI[:, -1]).all():
-        raise InputError(
-            f"the model gives scores that are not finite for {int((~torch.isfinite(score_BI[:, -1])).sum())} users"
-        )
-    if filter_seen:
-        seen = torch.from_numpy(np.stack([whole.row_E, whole.item_E.astype(np.int64)])).to(device)
-        score_BI[seen[0], seen[1]] = -torch.inf
-    found = torch.topk(score_BI, min(k, score_BI.shape[1]), dim=1)
-    return torch.where(torch.isfinite(found.values), found.indices, 0).cpu().numpy()
+def _top(graph: Graph, whole: Jagged, time_ms: Jagged, *, k: int, max_history: int, filter_seen: bool) -> np.ndarray:
+    device = next(iter(graph.parameters())).device
+    history_BL, length_B, time_BM = (tensor.to(device) for tensor in _read(whole, time_ms, max_history))
+    exclude_BE = padded(whole)[0].to(device) if filter_seen else history_BL.new_zeros(len(history_BL), 1)
+    item_BK, score_BK = graph.best(history_BL, length_B, exclude_BE, k, time_BM)
+    if torch.isnan(score_BK).any() or (score_BK == torch.inf).any():
+        bad = int((torch.isnan(score_BK) | (score_BK == torch.inf)).any(1).sum())
+        raise InputError(f"the model gives scores that are not finite for {bad} users")
+    return torch.where(torch.isfinite(score_BK), item_BK, 0).cpu().numpy()
 
 
 def _read(whole: Jagged, time_ms: Jagged, max_history: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,7 +1,7 @@
 """The retriever: a history encoder and an item table that both reads the history and scores the catalogue.
 
 Shapes: B = users, L = history, N = history items of all users, M = tokens (N + one start token each), C = items of the batch,
-D = width, I = rows of the item table, K = items returned, E = excluded items.
+D = width, I = rows of the item table, K = items returned, E = excluded items, G = items asked about, T = tokens of each.
 """
 
 from collections.abc import Callable, Mapping
@@ -84,6 +84,12 @@ def item_vectors(state: Mapping[str, Tensor], tower: ItemTower, codes: ItemCodes
     return tower.build().eval()(found, codes.known_I)
 
 
+def item_log_probs(score_BI: Tensor, item_BG: Tensor) -> Tensor:
+    """log_prob_BGT (T = 1) of items under the softmax of the catalogue's scores; 0 for the reserved ids."""
+    log_prob_BG = score_BI.gather(1, item_BG) - score_BI.logsumexp(1, keepdim=True)
+    return log_prob_BG.where(item_BG >= FIRST_ID, 0.0)[..., None]
+
+
 class RetrievalGraph(nn.Module):
     """The serving form: padded input, top-k and masks inside. Evaluation and export run this very module."""
 
@@ -117,9 +123,14 @@ class RetrievalGraph(nn.Module):
 
         `time_BM` (for an encoder that reads time): milliseconds of each event and, at column `length_B`, of the request.
         """
-        score_BI = self.scores(history_BL, length_B, time_BM)
-        score_BI = score_BI.scatter(1, exclude_BE, -torch.inf)
-        score_BK, item_BK = torch.topk(score_BI, self.num_candidates, dim=1)
+        return self.best(history_BL, length_B, exclude_BE, self.num_candidates, time_BM)
+
+    def best(
+        self, history_BL: Tensor, length_B: Tensor, exclude_BE: Tensor, count: int, time_BM: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """As `forward`, with another number of items."""
+        score_BI = self.scores(history_BL, length_B, time_BM).scatter(1, exclude_BE, -torch.inf)
+        score_BK, item_BK = torch.topk(score_BI, min(count, score_BI.shape[1]), dim=1)
         return item_BK, score_BK
 
     def scores(self, history_BL: Tensor, length_B: Tensor, time_BM: Tensor | None = None) -> Tensor:
@@ -127,6 +138,10 @@ class RetrievalGraph(nn.Module):
         user_BD = self.users(history_BL, length_B, time_BM)
         reserved_I = torch.arange(len(self.item_ID), device=user_BD.device) < FIRST_ID
         return (user_BD @ self.scored_ID.T).masked_fill(reserved_I, -torch.inf)
+
+    def log_probs(self, history_BL: Tensor, length_B: Tensor, item_BG: Tensor, time_BM: Tensor | None = None) -> Tensor:
+        """log_prob_BGT (T = 1) of items under the softmax of the scores; 0 for the reserved ones."""
+        return item_log_probs(self.scores(history_BL, length_B, time_BM), item_BG)
 
     def users(self, history_BL: Tensor, length_B: Tensor, time_BM: Tensor | None = None) -> Tensor:
         """user_BD as it is scored, against `scored_ID`."""
