@@ -1,17 +1,19 @@
 """The `recsys` command. Every command reads artefacts, calls one stage, and says where its output lies and what to run next."""
 
 import json
-import shlex
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from pydantic import ValidationError
 from rich.markup import escape
 
 from pipelines.data_commands import data_app
+from pipelines.ids_command import ids
+from pipelines.off_policy_command import off_policy
+from pipelines.options import ConfigOption, SetOption, StoreOption, WorkspaceOption, open_run, same_run
 from pipelines.show import show_items, show_metrics
 from pipelines.show_data import show_prepared
 from pipelines.terminal import JsonOption, console, print_json, say_next
@@ -19,28 +21,17 @@ from pipelines.workspace import Workspace, config_path
 from recsys.artefact import read_manifest
 from recsys.errors import InputError
 
-if TYPE_CHECKING:  # importing it takes seconds, which `recsys --help` need not spend
-    from recsys.config import RunConfig
-
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False,
     help="From raw logs to a live recommender: simulate or prepare, train, evaluate, export, promote, serve.\n\n"
     "New here? [bold]recsys demo[/] runs all of it on a simulated log.",
 )  # fmt: skip
 app.add_typer(data_app, name="data")
+app.command()(ids)
+app.command("off-policy")(off_policy)
 INTERRUPTED = 130  # what typer turns Ctrl-C into
 
-ConfigOption = Annotated[str, typer.Option("--config", "-c", help="name of a shipped config, or the path of a YAML file")]
-WorkspaceOption = Annotated[
-    Path | None, typer.Option("--workspace", help="folder of the run's artefacts", show_default="runs/NAME of the config")
-]
-SetOption = Annotated[
-    list[str] | None, typer.Option("--set", help="override a config key, as in retriever.fit.epochs=3; repeatable")
-]
 DataOption = Annotated[Path | None, typer.Option("--data", help="folder of the raw logs")]
-StoreOption = Annotated[
-    str | None, typer.Option("--store", help="MLflow tracking URI", show_default="sqlite:///mlruns/mlflow.db")
-]
 BundleOption = Annotated[Path | None, typer.Option("--bundle", help="folder of the bundle", show_default="the run's")]
 
 
@@ -90,20 +81,20 @@ def prepare(
     from recsys.data.engines import engine as make_engine
 
     chosen = make_engine(**_given(kind=engine, workers=workers, address=address))
-    settings, workspace = _open(config, set_, root)
+    settings, workspace = open_run(config, set_, root)
     prepared = stages.prepare(
         settings, data or workspace.raw, workspace, engine=chosen, anew=anew, console=None if as_json else console
     )
     if as_json:
         print_json(prepared.to_json(workspace))
     show_prepared(console, workspace.dataset, prepared)
-    say_next(f"recsys train {_same(config, root, set_)}", f"open {workspace.data_report / data_report.PAGE_FILE}")
+    say_next(f"recsys train {same_run(config, root, set_)}", f"open {workspace.data_report / data_report.PAGE_FILE}")
 
 
 @app.command()
 def train(
     config: ConfigOption = "demo", root: WorkspaceOption = None, set_: SetOption = None,
-    only: Annotated[str | None, typer.Option("--only", help="train just this part: retriever or ranker")] = None,
+    only: Annotated[str | None, typer.Option("--only", help="just this part: retriever, generator, policy or ranker")] = None,
     start: Annotated[
         Path | None,
         typer.Option("--from", help="workspace of an earlier run of this config to begin from; new ids get new rows"),
@@ -111,7 +102,9 @@ def train(
     profile: Annotated[bool, typer.Option("--profile", help="write a trace of some steps, for chrome://tracing")] = False,
     store: StoreOption = None,
 ) -> None:  # fmt: skip
-    """Train the retriever and, where the log has tasks, the ranker. A killed run goes on where it stopped.
+    """Train the retriever, where the config has them a generator and a policy, and, where the log has tasks, the ranker.
+
+    A killed run goes on where it stopped.
 
     Example: recsys train --config ml-1m --set retriever.fit.epochs=10
 
@@ -119,9 +112,9 @@ def train(
     """
     from pipelines import stages
 
-    if only not in (None, "retriever", "ranker"):
-        raise InputError(f"--only {only!r} is unknown: choose retriever or ranker")
-    settings, workspace = _open(config, set_, root)
+    if only not in (None, "retriever", "generator", "policy", "ranker"):
+        raise InputError(f"--only {only!r} is unknown: choose retriever, generator, policy or ranker")
+    settings, workspace = open_run(config, set_, root)
     first = stages.is_first_process()
     manifests = stages.train(
         settings, workspace, only=only, console=console if first else None, uri=store, profile=profile,
@@ -134,11 +127,13 @@ def train(
                 f"[bold]{part}[/] in {workspace.checkpoint(part)}: {manifest['main_metric']} {best} after "
                 f"{manifest['epochs']} epochs, {manifest['seconds']:.0f} s"
             )
+            if "guard" in manifest:
+                console.print(f"  kept: the [bold]{manifest['guard']['kept']}[/], {manifest['guard']['why']}", highlight=False)
             shares = ", ".join(f"{name} {share:.0%}" for name, share in manifest["time_share"].items())
             console.print(f"  time: {shares}; peak memory {manifest['peak_memory_gib']:.2f} GiB", highlight=False)
             if profile:
                 console.print(f"  trace in {workspace.trace(part)}: open it in chrome://tracing or https://ui.perfetto.dev")
-        say_next(f"recsys evaluate {_same(config, root, set_)}")
+        say_next(f"recsys evaluate {same_run(config, root, set_)}")
 
 
 @app.command()
@@ -155,12 +150,12 @@ def evaluate(
     """
     from pipelines import stages
 
-    settings, workspace = _open(config, set_, root)
+    settings, workspace = open_run(config, set_, root)
     result = stages.evaluate(settings, workspace, uri=store)
     if as_json:
         print_json(result)
     show_metrics(console, workspace.metrics, result)
-    say_next(f"recsys export {_same(config, root, set_)}")
+    say_next(f"recsys export {same_run(config, root, set_)}")
 
 
 @app.command()
@@ -177,7 +172,7 @@ def export(
     """
     from pipelines import stages
 
-    settings, workspace = _open(config, set_, root)
+    settings, workspace = open_run(config, set_, root)
     manifest = stages.export(settings, workspace, uri=store)
     if as_json:
         print_json(
@@ -185,7 +180,7 @@ def export(
         )
     errors = ", ".join(f"{part} {error:.1e}" for part, error in manifest["parity_max_error"].items())
     console.print(f"[bold]bundle[/] in {workspace.bundle}, largest difference of torch and ONNX: {errors}")
-    say_next(f"recsys promote --config {config}", f"recsys serve {_same(config, root)}")
+    say_next(f"recsys promote --config {config}", f"recsys serve {same_run(config, root)}")
 
 
 @app.command()
@@ -245,7 +240,9 @@ def ablate(
     ] = None,
     stage: Annotated[
         str | None,
-        typer.Option("--stage", help="retriever or ranker", show_default="where the key is; retriever if in both"),
+        typer.Option(
+            "--stage", help="retriever, generator, policy or ranker", show_default="where the key is; retriever before others"
+        ),
     ] = None,
     seeds: Annotated[int, typer.Option("--seeds", help="how many, from the config's own on")] = 3,
     store: StoreOption = None, as_json: JsonOption = False,
@@ -261,7 +258,7 @@ def ablate(
     from pipelines.variants import plan
     from recsys.config import load
 
-    settings, workspace = _open(config, set_, root)
+    settings, workspace = open_run(config, set_, root)
     chosen = plan(settings, over, variant or [], lambda *more: load(config_path(config), *(set_ or []), *more), stage)
     names = ", ".join(chosen.variants)
     console.print(f"{chosen.title}: training the {chosen.stage} of {escape(names)}", highlight=False, soft_wrap=True)
@@ -285,7 +282,7 @@ def serve(
     """
     from serving.run import serve
 
-    folder = bundle or _open(config, None, root)[1].bundle
+    folder = bundle or open_run(config, None, root)[1].bundle
     console.print(f"serving {folder} on http://{host}:{port} (POST /recommend, GET /healthz /readyz /metrics); Ctrl-C stops")
     serve(folder, host=host, port=port, workers=workers)
 
@@ -314,7 +311,7 @@ def recommend(
     if url:
         found = ask(url, **query, k=k)
     else:
-        folder = bundle or _open(config, None, root)[1].bundle
+        folder = bundle or open_run(config, None, root)[1].bundle
         found = answer(Bundle.load(folder), parse_query(json.dumps({**query, "k": k}))).model_dump()
     if as_json:
         print_json(found)
@@ -347,19 +344,6 @@ def demo(
     from pipelines.demo import demo
 
     demo(console, data=data, config=config, overrides=set_ or [], uri=store)
-
-
-def _open(config: str, overrides: list[str] | None, root: Path | None) -> "tuple[RunConfig, Workspace]":
-    from recsys.config import load
-
-    settings = load(config_path(config), *(overrides or []))
-    return settings, Workspace(root or Path("runs") / settings.name)
-
-
-def _same(config: str, root: Path | None, overrides: list[str] | None = None) -> str:
-    """The options that name the same run again."""
-    words = ["--config", config, *(["--workspace", str(root)] if root else [])]
-    return shlex.join([*words, *(word for each in overrides or [] for word in ("--set", each))])
 
 
 def _given(**options: Any) -> dict[str, Any]:

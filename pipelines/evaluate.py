@@ -7,7 +7,8 @@ from typing import Any
 import polars as pl
 from safetensors.torch import load_file
 
-from pipelines.models import ranking_graph, retrieval_graph
+from pipelines.candidates import candidate_graph, candidate_parts, kind_of
+from pipelines.models import ranking_graph
 from pipelines.train import EVALUATION_BATCH
 from pipelines.workspace import Workspace, check_lineage, parts
 from recsys import evaluate
@@ -16,7 +17,9 @@ from recsys.columns import TEST
 from recsys.config import RunConfig
 from recsys.dataset import Dataset
 from recsys.errors import InputError
+from recsys.evaluate import Graph
 from recsys.loader import ExampleLoader
+from recsys.models.retriever import RetrievalGraph
 from recsys.train.loop import MODEL_FILE
 
 METRICS_FILE = "metrics.json"
@@ -32,7 +35,7 @@ def evaluate_run(config: RunConfig, data: Dataset, workspace: Workspace) -> dict
         inputs={part: manifest["fingerprint"] for part, manifest in manifests.items()},
         data_fingerprint=data.manifest["data_fingerprint"], protocol=result["protocol"],
     ) as (folder, _):  # fmt: skip
-        result["retrieval"], per_user = _retrieval(config, data, workspace.checkpoint("retriever"))
+        result["retrieval"], per_user = _retrieval(config, data, workspace)
         per_user.write_parquet(folder / PER_USER_FILE)
         if "ranker" in manifests:
             result["ranking"] = _ranking(config, data, workspace.checkpoint("ranker"))
@@ -59,18 +62,18 @@ def protocol_line(rules: dict[str, Any]) -> str:
     return f"{rules['split']['kind']} split, seen items {rules['seen_items']}, ties by {rules['time_ties']} [{rules['hash']}]"
 
 
-def _retrieval(config: RunConfig, data: Dataset, checkpoint: Path) -> tuple[dict[str, Any], pl.DataFrame]:
-    """Means of the model and of each floor, and one row per user, model and metric."""
+def _retrieval(config: RunConfig, data: Dataset, workspace: Workspace) -> tuple[dict[str, Any], pl.DataFrame]:
+    """Means of the served model, of the other parts that find candidates and of each floor, and one row per user, model and
+    metric."""
     settings = config.evaluation
     judged = evaluate.judged_users(data, TEST, filter_seen=settings.filter_seen, request_time=settings.request_time)
     if not len(judged.user_U):
         raise InputError(f"{data.folder}: no user has a test event: change data.split")
-    state = load_file(checkpoint / MODEL_FILE)
     k = min(max(settings.ks), data.num_items)
-    graphs = {name: retrieval_graph(config, data, state, score_dim=dim) for name, dim in _served_widths(config).items()}
+    graphs, others = _graphs(config, data, workspace)
     lists = {
         name: evaluate.recommend(graph, judged, k=k, max_history=config.max_history, filter_seen=settings.filter_seen)
-        for name, graph in graphs.items()
+        for name, graph in (graphs | others).items()
     }
     lists |= dict(evaluate.floors(data, judged, k=k, filter_seen=settings.filter_seen))
     means, tables = {}, []
@@ -78,11 +81,24 @@ def _retrieval(config: RunConfig, data: Dataset, checkpoint: Path) -> tuple[dict
     for name, item_UK in lists.items():
         means[name], per_user = evaluate.retrieval_metrics(item_UK, judged, ks, data.num_items)
         tables.append(pl.DataFrame({"user": judged.user_U, **per_user}).with_columns(model=pl.lit(name)))
-    model = means.pop("model")
-    narrow = {name: means.pop(name) for name in _served_widths(config) if name != "model"}
-    health = evaluate.embedding_health(graphs["model"], judged, max_history=config.max_history)
-    result = {"users": len(judged.user_U), "model": model, "floor": means, "health": health}
-    return (result | {"widths": narrow} if narrow else result), pl.concat(tables)
+    result: dict[str, Any] = {"users": len(judged.user_U), "served": candidate_parts(config)[0], "model": means.pop("model")}
+    if isinstance(graph := graphs["model"], RetrievalGraph):
+        result["health"] = evaluate.embedding_health(graph, judged, max_history=config.max_history)
+    if narrow := {name: means.pop(name) for name in graphs if name != "model"}:
+        result["widths"] = narrow
+    if others:
+        result["parts"] = {name: means.pop(name) for name in others}
+    return {**result, "floor": means}, pl.concat(tables)
+
+
+def _graphs(config: RunConfig, data: Dataset, workspace: Workspace) -> tuple[dict[str, Graph], dict[str, Graph]]:
+    """The served model, at each width that it is trained for, and the other parts that find candidates."""
+    served, *rest = candidate_parts(config)
+    widths = _served_widths(config) if kind_of(config, served) == "retriever" else {"model": None}
+    graphs = {
+        name: candidate_graph(config, data, workspace, served, score_dim=width) for name, width in widths.items()
+    }  # fmt: skip
+    return graphs, {part: candidate_graph(config, data, workspace, part) for part in rest}
 
 
 def _served_widths(config: RunConfig) -> dict[str, int | None]:
@@ -119,10 +135,13 @@ def _ranking(config: RunConfig, data: Dataset, checkpoint: Path) -> dict[str, An
 
 def flat_metrics(result: dict[str, Any]) -> dict[str, float]:
     """The result under MLflow names: test/<metric>, test/<metric>/<task>, floor/<name>/<metric>."""
-    flat = {f"test/{name}": value for part in ("model", "health") for name, value in result["retrieval"][part].items()}
-    for width, means in result["retrieval"].get("widths", {}).items():
+    found = result["retrieval"]
+    flat = {f"test/{name}": value for part in ("model", "health") for name, value in found.get(part, {}).items()}
+    for width, means in found.get("widths", {}).items():
         flat |= {f"test/{name}/{width.replace(' ', '_')}": value for name, value in means.items()}
-    for floor, means in result["retrieval"]["floor"].items():
+    for part, means in found.get("parts", {}).items():
+        flat |= {f"test/{name}/{part}": value for name, value in means.items()}
+    for floor, means in found["floor"].items():
         flat |= {f"floor/{floor}/{name}": value for name, value in means.items()}
     for task, means in result.get("ranking", {}).get("tasks", {}).items():
         flat |= {f"test/{name}/{task}": value for name, value in means.items()}

@@ -79,7 +79,12 @@ class TrainingProgress:
             shown = "  ".join(f"{name.removeprefix('valid/')} {value:.4f}" for name, value in list(finite.items())[:4])
             speed = self._seen / max(1e-9, time.perf_counter() - self._began)
             mark = " [green]best so far[/]" if best else ""
-            self.console.print(f"  {job} epoch {epoch}: validation {shown}  ({speed:,.0f} examples/s){mark}", highlight=False)
+            what = (
+                f"epoch {epoch}: validation {shown}  ({speed:,.0f} examples/s){mark}"
+                if epoch
+                else f"parent: validation {shown}"
+            )
+            self.console.print(f"  {job} {what}", highlight=False)
         self._watch_collapse(job, finite)
 
     def _watch_collapse(self, job: str, metrics: dict[str, float]) -> None:

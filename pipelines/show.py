@@ -12,9 +12,12 @@ from recsys.metrics.embedding_health import collapse
 def show_metrics(console: Console, folder: Path, result: dict[str, Any]) -> None:
     retrieval = result["retrieval"]
     names = [name for name in retrieval["model"] if name.split("@")[0] in ("NDCG", "HR", "MRR", "Recall", "coverage")]
-    table = Table(title=f"Retrieval, test split, {retrieval['users']:,} users, whole catalogue", title_justify="left")
+    table = Table(
+        title=f"Retrieval, test split, {retrieval['users']:,} users, whole catalogue; model: the {retrieval['served']}",
+        title_justify="left",
+    )
     table.add_column("metric")
-    systems = {"model": retrieval["model"], **retrieval.get("widths", {}), **retrieval["floor"]}
+    systems = {"model": retrieval["model"], **retrieval.get("widths", {}), **retrieval.get("parts", {}), **retrieval["floor"]}
     for system in systems:
         table.add_column(system, justify="right")
     for name in names:
@@ -22,7 +25,8 @@ def show_metrics(console: Console, folder: Path, result: dict[str, Any]) -> None
         cells = [f"[bold]{means[name]:.4f}[/]" if means[name] == best else f"{means[name]:.4f}" for means in systems.values()]
         table.add_row(name, *cells)
     console.print(table)
-    _show_health(console, retrieval["health"])
+    if "health" in retrieval:
+        _show_health(console, retrieval["health"])
     if "ranking" in result:
         table = Table(title=f"Ranking, test split, {result['ranking']['examples']:,} examples", title_justify="left")
         tasks = result["ranking"]["tasks"]

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
 
 EXPERIMENT = "recsys"
 CANDIDATE = "candidate"
+CURVES = ("NDCG", "HR", "AUC", "reward", "kl_to_parent")  # of validation, as a picture of training
+MISSING = {
+    "ranker": "data.events.labels names no label of 0 and 1",
+    "policy": "it has no `policy` section, such as {objective: {kind: rere}}",
+    "generator": "it has no `generator` section",
+}
 
 
 def is_first_process() -> bool:
@@ -48,18 +55,28 @@ def train(
     dataset whose vocabularies have grown since.
     """
     from pipelines.data_report import PAGE_FILE, QUALITY_FILE, refresh
+    from pipelines.policy import train_policy
     from pipelines.progress import TrainingProgress
-    from pipelines.train import train_ranker, train_retriever
+    from pipelines.train import train_generator, train_ranker, train_retriever
     from recsys import track
     from recsys.train.distributed import has_fast_half, process_group
 
     data = open_dataset(workspace, config)
     chosen = parts(config) if only is None else [only]
     if only is not None and only not in parts(config):
-        raise InputError(f"--only {only}: this config trains {parts(config)}; data.events.labels names no label of 0 and 1")
+        raise InputError(f"--only {only}: this config trains {parts(config)}; {MISSING[only]}")
     if start is not None:
         check_past(start, data)
-    trainers: dict[str, Callable[..., dict[str, Any]]] = {"retriever": train_retriever, "ranker": train_ranker}
+        ids = config.generator.ids if config.generator is not None else None
+        if ids is not None and ids.reads_retriever and {"retriever", "generator"} <= set(chosen):
+            raise InputError(
+                f"generator.ids.vectors {ids.vectors.kind} gives other ids after each training of the retriever, which an "
+                "earlier decoder has not learned: train without --from, or take content vectors"
+            )
+    trainers: dict[str, Callable[..., dict[str, Any]]] = {
+        "retriever": train_retriever, "generator": partial(train_generator, workspace=workspace),
+        "policy": partial(train_policy, workspace=workspace), "ranker": train_ranker,
+    }  # fmt: skip
     with process_group() as device, ExitStack() as stack:
         run = None
         if is_first_process():
@@ -82,14 +99,39 @@ def train(
         progress = stack.enter_context(TrainingProgress(console, run))
         manifests = {}
         for part in chosen:
+            if part == "generator":
+                _ids(config, workspace, console, run, start)
             manifests[part] = trainers[part](
                 config, data, workspace.checkpoint(part), device=device, progress=progress,
                 profile=workspace.trace(part) if profile and is_first_process() else None,
-                start=start and read_state(start, part, config),
+                start=read_state(start, part, config) if start and part != "policy" else None,  # which begins from its parent
             )  # fmt: skip
             if run is not None:
                 _log_curves(run, workspace.checkpoint(part), part)
+                if "guard" in manifests[part]:
+                    run.tag(f"{part}/kept", f"{manifests[part]['guard']['kept']}: {manifests[part]['guard']['why']}")
     return manifests
+
+
+def _ids(config: RunConfig, workspace: Workspace, console: Console | None, run: Any, start: Workspace | None) -> None:
+    """The semantic ids that a generator writes, made by the first process where they are not there yet. A generator of `start`
+    goes on with the ids that it knows."""
+    import torch.distributed as dist
+
+    from pipelines.ids_command import show_ids
+    from pipelines.semantic_ids import build_ids, check_past_ids, log_ids, take_ids
+
+    if is_first_process():
+        if start is not None:
+            take_ids(start, workspace)
+        manifest = build_ids(config, open_dataset(workspace, config), workspace)
+        if start is not None:
+            check_past_ids(start, workspace)
+        if console is not None:
+            show_ids(console, manifest)
+        if run is not None:
+            log_ids(run, manifest)
+    dist.barrier()
 
 
 def evaluate(config: RunConfig, workspace: Workspace, *, uri: str | None) -> dict[str, Any]:
@@ -137,7 +179,7 @@ def _log_curves(run: Any, checkpoint: Path, part: str) -> None:
 
 
 def _is_drawn(name: str) -> bool:
-    return name in ("step", "loss") or name.removeprefix("valid/").split("@")[0].split("/")[0] in ("NDCG", "HR", "AUC")
+    return name in ("step", "loss") or name.removeprefix("valid/").split("@")[0].split("/")[0] in CURVES
 
 
 def _bars(result: dict[str, Any]) -> tuple[dict[str, float], dict[str, dict[str, float]], str]:

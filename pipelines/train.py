@@ -9,19 +9,24 @@ import torch.distributed as dist
 from torch import Tensor
 
 from pipelines import models
+from pipelines.semantic_ids import semantic_ids
 from pipelines.techniques import debiasing, denoisers, hard_negatives, helpers, require_two_classes
 from pipelines.terms import contrast_terms
-from pipelines.workspace import identity
+from pipelines.workspace import Workspace, check_lineage, identity, read_state
 from recsys import evaluate
+from recsys.artefact import read_manifest
 from recsys.balance.fixed import Fixed
 from recsys.columns import TRAIN, VALID
 from recsys.config import RunConfig
 from recsys.dataset import Dataset
 from recsys.debias.ips import of_targets
 from recsys.errors import InputError
+from recsys.evaluate import Judged
+from recsys.generate.ids import SemanticIds
 from recsys.loader import ExampleLoader, Prefetched, SequenceLoader
 from recsys.sample import Mixed
-from recsys.train.job import Job, Progress
+from recsys.train.generation_objective import GenerationLearner
+from recsys.train.job import Job, Progress, Start
 from recsys.train.loop import fit
 from recsys.train.ranking_objective import RankingLearner
 from recsys.train.retrieval_objective import RetrievalLearner
@@ -39,6 +44,29 @@ def train_retriever(
     )  # fmt: skip
 
 
+def train_generator(
+    config: RunConfig, data: Dataset, out: Path, *, workspace: Workspace, device: torch.device, progress: Progress,
+    start: Start | None = None, **options: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """Train the model that writes semantic ids, from the workspace's retriever where the config says so, and write its
+    checkpoint; returns the checkpoint's manifest. `options`: those of `fit`."""
+    part = config.generator
+    assert part is not None, "a config without a generator has no such part"
+    ids, began_from = semantic_ids(config, data, workspace), None
+    if start is None and part.begin == "retriever":
+        check_lineage(workspace, "retriever", data, config)
+        began_from, state = read_state(workspace, "retriever", config)[:2]
+        start = Start(began_from, models.generator_start(config, data, ids, state), of_another_kind=True)
+    return fit(
+        generator_job(config, data, ids, device), part.fit, seed=config.seed, device=device, out=out,
+        identity=identity(
+            config, data, "generator", ids=read_manifest(workspace.semantic_ids, "semantic_ids")["fingerprint"],
+            parent=began_from,
+        ),
+        progress=progress, start=start, **options,
+    )  # fmt: skip
+
+
 def train_ranker(
     config: RunConfig, data: Dataset, out: Path, *, device: torch.device, progress: Progress, **options: Any
 ) -> dict[str, Any]:
@@ -52,18 +80,7 @@ def train_ranker(
 def retriever_job(config: RunConfig, data: Dataset, device: torch.device) -> Job:
     """The next-item model, its batches, losses and validation. Raises InputError where the data lacks something."""
     part, rules = config.retriever, config.evaluation
-    _require_rows(part.fit.batch_size, "retriever")
-    if part.encoder.reads_time and not data.has_time:
-        raise InputError(
-            f"retriever.encoder {part.encoder.kind} reads when events happened, which this log does not say: choose sasrec"
-        )
-    judged = evaluate.judged_users(data, VALID, filter_seen=rules.filter_seen, request_time=rules.request_time)
-    loader = SequenceLoader(
-        data, config.max_history, part.fit.batch_size, config.seed, dist.get_rank(), dist.get_world_size(),
-        part.fit.batch_tokens, part.validation_too,
-    )  # fmt: skip
-    if not len(judged.user_U) or not loader.num_batches(0):
-        raise InputError(f"{data.folder}: the split leaves no training or validation events: change data.split")
+    loader, judged = _windows(config, data, "retriever"), validation(config, data)
     k = rules.ks[0]
 
     def validate(state: dict[str, Tensor]) -> dict[str, float]:
@@ -91,10 +108,30 @@ def retriever_job(config: RunConfig, data: Dataset, device: torch.device) -> Job
     )  # fmt: skip
 
 
+def generator_job(config: RunConfig, data: Dataset, ids: SemanticIds, device: torch.device) -> Job:
+    """The model that writes semantic ids, its batches, loss and validation. Raises InputError where the data lacks some."""
+    part = config.generator
+    assert part is not None
+    loader, judged = _windows(config, data, "generator"), validation(config, data)
+    k, seen = config.evaluation.ks[0], config.evaluation.filter_seen
+
+    def validate(state: dict[str, Tensor]) -> dict[str, float]:
+        graph = models.generation_graph(config, data, ids, state).to(device)
+        item_UK = evaluate.recommend(graph, judged, k=k, max_history=config.max_history, filter_seen=seen)
+        means, _ = evaluate.retrieval_metrics(item_UK, judged, [k], data.num_items)
+        return {f"valid/{name}": value for name, value in means.items()}
+
+    learner = GenerationLearner(models.generator_item_codes(config, data, ids, device))
+    return Job(
+        name="generator", build=lambda: models.generator(config, data, ids), learner=learner,
+        balance=Fixed().build(learner.weights), loader=Prefetched(loader), validate=validate, main_metric=f"valid/NDCG@{k}",
+    )  # fmt: skip
+
+
 def ranker_job(config: RunConfig, data: Dataset, device: torch.device) -> Job:
     """The multi-task model, its batches, losses and validation. Raises InputError where the data lacks something."""
     part, tasks = config.ranker, config.tasks
-    _require_rows(part.fit.batch_size, "ranker")
+    require_rows(part.fit.batch_size, "ranker")
     make_loader = functools.partial(
         ExampleLoader, data, tasks=list(tasks), max_history=config.ranker_history, seed=config.seed,
         behaviours=part.sharing.reads_behaviours,
@@ -145,7 +182,35 @@ def ranker_job(config: RunConfig, data: Dataset, device: torch.device) -> Job:
     )  # fmt: skip
 
 
-def _require_rows(batch_size: int, part: str) -> None:
+def _windows(config: RunConfig, data: Dataset, name: str) -> SequenceLoader:
+    """The training windows of a model of sequences. Raises InputError where there are none, or no times that it reads."""
+    part = getattr(config, name)
+    encoder = part.encoder or config.retriever.encoder
+    require_rows(part.fit.batch_size, name)
+    if encoder.reads_time and not data.has_time:
+        raise InputError(
+            f"{name}.encoder {encoder.kind} reads when events happened, which this log does not say: choose sasrec"
+        )
+    loader = SequenceLoader(
+        data, config.max_history, part.fit.batch_size, config.seed, dist.get_rank(), dist.get_world_size(),
+        part.fit.batch_tokens, part.validation_too,
+    )  # fmt: skip
+    if not loader.num_batches(0):
+        raise InputError(f"{data.folder}: the split leaves no training events: change data.split")
+    return loader
+
+
+def validation(config: RunConfig, data: Dataset) -> Judged:
+    """Whom a model of sequences is validated on. Raises InputError where there is nobody."""
+    rules = config.evaluation
+    judged = evaluate.judged_users(data, VALID, filter_seen=rules.filter_seen, request_time=rules.request_time)
+    if not len(judged.user_U):
+        raise InputError(f"{data.folder}: the split leaves no validation events: change data.split")
+    return judged
+
+
+def require_rows(batch_size: int, part: str) -> None:
+    """Every process needs a row of every batch."""
     processes = dist.get_world_size()
     if processes > 1 and batch_size < 2 * processes:  # the last batch may be half as large
         raise InputError(f"{part}.fit.batch_size {batch_size} is over all {processes} processes: raise it to {2 * processes}")

@@ -35,6 +35,10 @@ class Workspace:
         return self.root / "data_report"
 
     @property
+    def semantic_ids(self) -> Path:
+        return self.root / "semantic_ids"
+
+    @property
     def metrics(self) -> Path:
         return self.root / "metrics"
 
@@ -43,7 +47,7 @@ class Workspace:
         return self.root / "bundle"
 
     def checkpoint(self, part: str) -> Path:
-        """`part` is retriever or ranker."""
+        """`part` is retriever, generator, policy or ranker."""
         return self.root / part
 
     def trace(self, part: str) -> Path:
@@ -64,8 +68,16 @@ class Workspace:
 
 
 def parts(config: "RunConfig") -> list[str]:
-    """What the config trains: a ranker only where there are tasks."""
-    return ["retriever", "ranker"] if config.tasks else ["retriever"]
+    """What the config trains, in this order: a ranker only where there are tasks."""
+    wanted = {
+        "retriever": True, "generator": config.generator, "policy": config.policy, "ranker": config.tasks
+    }  # fmt: skip
+    return [part for part, there in wanted.items() if there]
+
+
+def served_part(config: "RunConfig", part: str) -> str:
+    """The part whose checkpoint stands for `part` when it is judged and served: the policy that began from it, if any."""
+    return "policy" if config.policy is not None and config.policy.parent == part else part
 
 
 def config_path(name: str) -> Path:
@@ -100,17 +112,39 @@ def check_lineage(workspace: Workspace, part: str, data: "Dataset", config: "Run
     for name in ("model", "tasks", "max_history"):
         if trained[name] != wanted[name]:
             raise InputError(f"{folder} was trained with other settings ({name}) than this config's: run `recsys train` again")
+    if part == "generator" and trained["ids"] != read_manifest(workspace.semantic_ids, "semantic_ids")["fingerprint"]:
+        raise InputError(
+            f"{folder} was trained with other ids than {workspace.semantic_ids}: run `recsys train --only generator` again"
+        )
+    if part == "generator" and trained.get("parent") is not None:
+        _check_parent(workspace, part, "retriever", trained["parent"], data, config)
+    if part == "policy" and config.policy is not None:
+        _check_parent(workspace, part, config.policy.parent, trained["parent"], data, config)
     return manifest
 
 
-def identity(config: "RunConfig", data: "Dataset", part: str) -> dict[str, Any]:
+def _check_parent(
+    workspace: Workspace, part: str, parent: str, began_from: str, data: "Dataset", config: "RunConfig"
+) -> None:  # fmt: skip
+    if check_lineage(workspace, parent, data, config)["fingerprint"] != began_from:
+        raise InputError(
+            f"{workspace.checkpoint(part)} began from another {parent} than {workspace.checkpoint(parent)}: "
+            f"run `recsys train --only {part}` again"
+        )
+
+
+def identity(config: "RunConfig", data: "Dataset", part: str, **more: Any) -> dict[str, Any]:
     """What a training result depends on: no run goes on from a checkpoint of another identity, nor is it judged as this one."""
+    model = getattr(config, part).model_dump(mode="json", exclude={"fit"})
+    if part == "generator":
+        model |= {"encoder": config.generator_encoder.model_dump(), "tower": config.generator_tower.model_dump(mode="json")}
     return {
+        **more,
         "part": part,
         "data_fingerprint": data.manifest["data_fingerprint"],
         "evaluation": config.evaluation.model_dump(mode="json"),
         "max_history": config.max_history,
-        "model": getattr(config, part).model_dump(mode="json", exclude={"fit"}),
+        "model": model,
         "tasks": config.tasks if part == "ranker" else {},
     }
 
@@ -131,7 +165,7 @@ def check_past(workspace: Workspace, data: "Dataset") -> None:
 
 
 def read_state(workspace: Workspace, part: str, config: "RunConfig") -> "Start":
-    """The parameters of another workspace's checkpoint. What does not fit the model is named when it is begun from."""
+    """The parameters of a workspace's checkpoint. What does not fit the model is named when it is begun from."""
     from safetensors.torch import load_file
 
     from recsys.train.job import Start

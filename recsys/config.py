@@ -8,13 +8,18 @@ from pydantic import Field, ValidationError, model_validator
 
 from recsys.data import Data
 from recsys.errors import InputError
+from recsys.generate.generator import CODES
+from recsys.generator_config import GeneratorConfig
+from recsys.models import Encoder
+from recsys.models.item_tower import ItemTower
+from recsys.policy_config import PolicyConfig
 from recsys.ranker_config import RankerConfig
 from recsys.retriever_config import ItemViewsConfig, RetrieverConfig, SequenceViewsConfig
 from recsys.spec import Spec
 
 __all__ = [
-    "EvaluationConfig", "ItemViewsConfig", "RankerConfig", "RetrieverConfig", "RunConfig", "SequenceViewsConfig",
-    "ServingConfig", "load",
+    "EvaluationConfig", "GeneratorConfig", "ItemViewsConfig", "PolicyConfig", "RankerConfig", "RetrieverConfig", "RunConfig",
+    "SequenceViewsConfig", "ServingConfig", "load",
 ]  # fmt: skip
 
 
@@ -29,10 +34,18 @@ class EvaluationConfig(Spec):
 
 
 class ServingConfig(Spec):
+    candidates: Literal["retriever", "generator"] = Field(
+        "retriever",
+        description="who finds the items that the ranker orders; the retriever fills up where a generator finds few",
+    )
     dim: int | None = Field(
         None, ge=1, description="numbers of the vectors that retrieval scores; one of retriever.matryoshka.dims"
     )
-    num_candidates: int = Field(200, ge=1, description="items the retriever hands to the ranker; the largest k of a request")
+    num_candidates: int = Field(
+        200,
+        ge=1,
+        description="items the retriever hands to the ranker (a generator: generator.beam); the largest k of a request",
+    )
     value: dict[str, float] = Field(
         default_factory=dict, description="task -> weight in the final score; empty: all tasks, weight 1"
     )
@@ -46,6 +59,13 @@ class RunConfig(Spec):
     max_history: int = Field(50, ge=1, description="events of a user that the retriever reads")
     data: Data
     retriever: RetrieverConfig = RetrieverConfig()
+    generator: GeneratorConfig | None = Field(
+        None,
+        description="a model that writes the next item as a semantic id, such as {ids: {vectors: {kind: content}}}",
+    )
+    policy: PolicyConfig | None = Field(
+        None, description="go on from the trained retriever (or generator) by rewards, such as {objective: {kind: rere}}"
+    )
     ranker: RankerConfig = RankerConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     serving: ServingConfig = ServingConfig()
@@ -60,6 +80,14 @@ class RunConfig(Spec):
     def regression(self) -> list[str]:
         """The tasks whose label is a number, and not 0 or 1."""
         return [task for task in self.tasks if task not in self.data.events.tasks]
+
+    @property
+    def generator_encoder(self) -> Encoder:
+        return (self.generator and self.generator.encoder) or self.retriever.encoder
+
+    @property
+    def generator_tower(self) -> ItemTower:
+        return (self.generator and self.generator.tower) or self.retriever.tower
 
     @property
     def value(self) -> dict[str, float]:
@@ -118,11 +146,68 @@ class RunConfig(Spec):
                 f"serving.dim {self.serving.dim} is none of retriever.matryoshka.dims {list(trained)}: add it there"
             )
         known = self.data.items.features if self.data.items else {}
-        for name in self.retriever.tower.features:
-            if name not in known:
-                raise ValueError(
-                    f"retriever.tower.features names {name!r}, which is no item feature: choose from {list(known)}"
-                )
+        towers = {"retriever": self.retriever.tower, "generator": self.generator_tower}
+        for part, tower in towers.items():
+            for name in tower.features:
+                if name not in known:
+                    raise ValueError(
+                        f"{part}.tower.features names {name!r}, which is no item feature: choose from {list(known)}"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _generator_fits(self) -> "RunConfig":
+        if self.generator is None:
+            return self
+        heads, dim = self.generator.decoder.heads, self.generator_encoder.dim
+        if dim % heads:
+            raise ValueError(f"generator.decoder.heads {heads} does not divide the encoder's dim {dim}: choose another")
+        if CODES in self.generator_tower.features:
+            raise ValueError(f"generator.tower.features names {CODES!r}, which the semantic ids are called: rename the feature")
+        if self.generator.begin == "retriever" and self.retriever.validation_too and not self.generator.validation_too:
+            raise ValueError(
+                "generator.begin takes the retriever, which retriever.validation_too trains on the events that would choose "
+                "the generator's best epoch: set generator.validation_too as well, or begin to random"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _policy_fits(self) -> "RunConfig":
+        policy, events = self.policy, self.data.events
+        if policy is None:
+            return self
+        if policy.parent != "retriever" and getattr(self, policy.parent, None) is None:
+            raise ValueError(f"policy.parent {policy.parent} is not trained by this config: add a `{policy.parent}` section")
+        if getattr(self, policy.parent).validation_too:
+            raise ValueError(
+                f"policy keeps its parent unless it validates better, and {policy.parent}.validation_too trains on those "
+                "events: take one of them out"
+            )
+        known = list(events.labels if policy.objective.logged else events.tasks)  # of an event: what it had, or had not
+        for task in policy.tasks:
+            if task not in known:
+                raise ValueError(f"policy.rewards name the unknown task {task!r}: choose from {known}")
+        if policy.reads_propensity and events.propensity is None:
+            raise ValueError(
+                f"policy.objective {policy.objective.kind} needs data.events.propensity, the chance with which the item was "
+                "shown: name its column, or choose another behaviour"
+            )
+        where, most = "serving.num_candidates", self.serving.num_candidates
+        if policy.parent == "generator" and self.generator is not None:
+            where, most = "generator.beam", self.generator.beam
+        if policy.proposals.count > most:
+            raise ValueError(
+                f"policy.proposals.count {policy.proposals.count} is more than {where} {most}, the most that is ever asked "
+                "for: lower it"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _candidates_fit(self) -> "RunConfig":
+        if self.serving.candidates == "generator" and self.generator is None:
+            raise ValueError(
+                "serving.candidates is generator, and this config trains none: add a `generator` section, or choose retriever"
+            )
         return self
 
     @model_validator(mode="after")

@@ -69,7 +69,7 @@ class SequenceLoader:
         for rows in _together(mine, self.batch_size):
             row_B = np.concatenate(rows)
             start_B, length_B = start_W[row_B], length_W[row_B]
-            history = _ids(gather(self.dataset.item_E, start_B, length_B), length_B)
+            history = ids_of(gather(self.dataset.item_E, start_B, length_B), length_B)
             time_N = _int64(gather(self.dataset.time_ms_E, start_B, length_B))
             yield from Batch({"history": history}, time_N=time_N).split([len(row) for row in rows])
 
@@ -86,7 +86,7 @@ class SequenceLoader:
     def _counts(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """How many windows each user has, and the phase at which a long timeline is cut."""
         length_U, size = self._length_U, self.max_history + 1
-        phase_U = _rng(self.seed, epoch, 0).integers(0, size, len(length_U))
+        phase_U = rng_of(self.seed, epoch, 0).integers(0, size, len(length_U))
         phase_U[length_U <= size] = 0
         return -(-(length_U + phase_U) // size) * (length_U > 0), phase_U
 
@@ -101,9 +101,9 @@ class SequenceLoader:
 
     def _order(self, length_W: np.ndarray, epoch: int) -> list[np.ndarray]:
         """The windows of every batch, of all processes together."""
-        rng = _rng(self.seed, epoch, 1)
+        rng = rng_of(self.seed, epoch, 1)
         shuffled_W = rng.permutation(len(length_W))
-        ends = _ends(len(shuffled_W), self.batch_size)
+        ends = batch_ends(len(shuffled_W), self.batch_size)
         batches = []
         for first in range(0, len(ends), BUCKET_BATCHES):
             begin, cut = ends[first - 1] if first else 0, ends[first : first + BUCKET_BATCHES]
@@ -183,10 +183,10 @@ class ExampleLoader:
         single |= {name: code[user_B if owner == "user" else item_B] for name, (owner, code) in self._code.items()}
         single |= {name: column(asof(name)) for name in self._asof} | {name: column(context(name)) for name in data.context}
         ids = {name: Ids(_int64(value_B), one_B) for name, value_B in single.items()}
-        ids["history"] = _ids(history_N, length_B)
+        ids["history"] = ids_of(history_N, length_B)
         for name, (owner, codes) in self._codes.items():
             taken = codes.take(user_B if owner == "user" else item_B)
-            ids[name] = _ids(taken.item_E, taken.lengths)
+            ids[name] = ids_of(taken.item_E, taken.lengths)
         label_BT = columns([label(task) for task in self.tasks])
         dense_BF = columns([feature(name) for name in data.dense]) if data.dense else torch.empty(len(row_B), 0)
         propensity_B = np.empty(0) if self.propensity_X is None else self.propensity_X[np.searchsorted(self.row_X, row_B)]
@@ -201,8 +201,8 @@ class ExampleLoader:
         if self.together > 1:
             yield from (batch.share(self.rank, self.world_size) for batch in self._grouped(epoch)[first_batch:])
             return
-        order_X = _rng(self.seed, epoch, 2).permutation(self.row_X)
-        ends = _ends(len(order_X), self.batch_size)
+        order_X = rng_of(self.seed, epoch, 2).permutation(self.row_X)
+        ends = batch_ends(len(order_X), self.batch_size)
         for bucket in range(first_batch // BUCKET_BATCHES, -(-len(ends) // BUCKET_BATCHES)):
             first = bucket * BUCKET_BATCHES
             begin, cut = ends[first - 1] if first else 0, ends[first : first + BUCKET_BATCHES]
@@ -211,16 +211,16 @@ class ExampleLoader:
                 row_X = row_X[np.argsort(np.minimum(self.dataset.examples[POSITION][row_X], self.max_history), kind="stable")]
             batches = np.split(row_X, np.asarray(cut[:-1], np.int64) - begin)
             if self.bucket_by_length:
-                batches = [batches[i] for i in _rng(self.seed, epoch, 3, bucket).permutation(len(batches))]
+                batches = [batches[i] for i in rng_of(self.seed, epoch, 3, bucket).permutation(len(batches))]
             yield from (rows[self.rank :: self.world_size] for index, rows in enumerate(batches, first) if index >= first_batch)
 
     def _grouped(self, epoch: int) -> list[Grouped]:
         """The batches of an epoch, the same on every process."""
-        user_X, ends = np.asarray(self.dataset.examples[USER][self.row_X]), _ends(len(self.row_X), self.batch_size)
+        user_X, ends = np.asarray(self.dataset.examples[USER][self.row_X]), batch_ends(len(self.row_X), self.batch_size)
         positive_X = np.zeros(len(self.row_X), bool)
         for task in self.tasks:
             positive_X |= np.asarray(self.dataset.examples[label(task)][self.row_X]) == 1
-        return grouped(self.row_X, user_X, positive_X, self.together, ends, _rng(self.seed, epoch, 4))
+        return grouped(self.row_X, user_X, positive_X, self.together, ends, rng_of(self.seed, epoch, 4))
 
     def _gathered(self, batches: Iterable[np.ndarray]) -> Iterator[Batch]:
         for rows in _together(batches, self.batch_size):
@@ -238,7 +238,7 @@ def _cut(row_X: np.ndarray, batch_size: int) -> list[np.ndarray]:
     return [row_X[begin : begin + batch_size] for begin in range(0, len(row_X), batch_size)]
 
 
-def _ends(num_rows: int, batch_size: int) -> list[int]:
+def batch_ends(num_rows: int, batch_size: int) -> list[int]:
     """Where batches end; a remainder of less than half a batch goes to the last one, so that every process has rows of it."""
     ends = list(range(batch_size, num_rows + 1, batch_size))
     rest = num_rows - (ends[-1] if ends else 0)
@@ -250,7 +250,7 @@ def _ends(num_rows: int, batch_size: int) -> list[int]:
 
 
 def _num_batches(num_rows: int, batch_size: int) -> int:
-    return len(_ends(num_rows, batch_size))
+    return len(batch_ends(num_rows, batch_size))
 
 
 def _filled(row_W: np.ndarray, length_W: np.ndarray, tokens: int, least: int) -> list[np.ndarray]:
@@ -263,7 +263,8 @@ def _filled(row_W: np.ndarray, length_W: np.ndarray, tokens: int, least: int) ->
     return batches
 
 
-def _rng(*purpose: int) -> np.random.Generator:
+def rng_of(*purpose: int) -> np.random.Generator:
+    """Random numbers of their own for every purpose."""
     return np.random.default_rng(purpose)
 
 
@@ -271,5 +272,6 @@ def _int64(value_N: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(value_N.astype(np.int64, copy=False))
 
 
-def _ids(value_N: np.ndarray, length_B: np.ndarray) -> Ids:
+def ids_of(value_N: np.ndarray, length_B: np.ndarray) -> Ids:
+    """Rows of `length_B` values each, as tensors."""
     return Ids(_int64(value_N), _int64(length_B))

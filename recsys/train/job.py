@@ -16,10 +16,11 @@ Found = Mapping[str, Tensor]
 
 
 class Start(NamedTuple):
-    """Parameters to begin from, and which checkpoint's they are."""
+    """Parameters to begin from, and which checkpoint's they are. From a model of another kind some may be missing."""
 
     checkpoint: str
     state: dict[str, Tensor]
+    of_another_kind: bool = False
 
 
 class BadWeightsError(Exception):
@@ -78,6 +79,7 @@ class Job:
     validate: Callable[[dict[str, Tensor]], dict[str, float]]  # from whole parameters, as export does; NaN: does not exist
     main_metric: str
     helpers: nn.ModuleList = field(default_factory=nn.ModuleList)  # of the learner: trained by `Outcome.own`, in checkpoints
+    guard: float | None = None  # where set, the model that training begins from stays unless it gets above it by more than this
 
 
 class Progress(Protocol):

@@ -30,6 +30,7 @@ from recsys.train.checkpoint import (
 )
 from recsys.train.distributed import from_first_rank, mean_over_ranks, place
 from recsys.train.grow import grow, load_training_state
+from recsys.train.guard import takes_over, verdict
 from recsys.train.job import BadWeightsError, Job, Progress, Start
 from recsys.train.managed import load_pending_ids, pending_ids
 from recsys.train.schedule import rate_share
@@ -67,7 +68,8 @@ def fit(
 
     `identity` (config and data fingerprint) is stored; from checkpoints beside `out` with the same identity the run goes
     on, to the result it would have had undisturbed. `stop_after_steps` ends early as a kill would, leaving them. `profile`
-    names a file for a trace of some steps. `start`: parameters to begin from, else they are drawn at random.
+    names a file for a trace of some steps. `start`: parameters to begin from, else they are drawn at random. The manifest
+    of a job with a guard says under `guard` what the model it began from reached, and which of the two was written.
     Raises InputError when the loss or the gradient is not finite, or memory runs out.
     """
     trainer = _Trainer(job, spec, seed, device, out, identity, start)
@@ -101,7 +103,8 @@ class _Trainer:
         self.model = place(built, device, optimizer=spec.embedding_optimizer, learning_rate=spec.embedding_learning_rate)
         self.stepper = Stepper(job, spec, self.model, device)
         if start is not None:
-            load_model_state(self.model, grow(start.state, model_state(self.model)))
+            fresh = model_state(self.model)
+            load_model_state(self.model, grow(fresh | start.state if start.of_another_kind else start.state, fresh))
         self.checkpoints = Checkpoints(out.with_name(out.name + ".resume"), spec.checkpoints)
         self.state = State(scale=self.stepper.scale)
         self.best_state: dict[str, Tensor] = {}
@@ -111,6 +114,8 @@ class _Trainer:
 
     def run(self, progress: Progress, stop_after_steps: int | None, profiler: torch.profiler.profile | None) -> dict[str, Any]:
         state = self.state
+        if self.job.guard is not None and not state.history:
+            self._validate(progress)
         while not self._finished():
             total_steps, began = self._total_steps(), time.monotonic()
             for batch in self._batches():
@@ -197,14 +202,16 @@ class _Trainer:
         self.model.train()
         value = metrics.get(self.job.main_metric)
         better = not self.best_state or (value is not None and (state.best is None or value > state.best))
-        if better or self.spec.keep == "last":
+        if self.job.guard is not None:
+            better = takes_over(value, state.best, state.history, self.job)
+        if better or (self.spec.keep == "last" and self.job.guard is None):
             state.best, state.stale, self.best_state = value, 0, whole
         else:
             state.stale += 1
-        loss = state.loss_sum / max(1, state.loss_steps)
+        loss = {"loss": state.loss_sum / state.loss_steps} if state.loss_steps else {}  # none of a model that is begun from
         state.loss_sum, state.loss_steps = 0.0, 0
         entry = {
-            "epoch": state.epoch, "step": state.step, "seconds": round(state.seconds, 1), "loss": loss,
+            "epoch": state.epoch, "step": state.step, "seconds": round(state.seconds, 1), **loss,
             "peak_memory_gib": round(peak_memory_gib(self.device), 3),
         }  # fmt: skip
         state.history.append(entry | metrics)
@@ -260,6 +267,7 @@ class _Trainer:
                 epochs=state.epoch, steps=state.step, seconds=round(state.seconds, 1),
                 peak_memory_gib=round(peak_memory_gib(self.device), 3),
                 time_share={name: round(value / self.spent.total(), 4) for name, value in self.spent.items()},
+                **({} if self.job.guard is None else {"guard": verdict(state.history, self.job)}),
             ) as (folder, manifest):  # fmt: skip
                 save_file({name: t.contiguous() for name, t in self.best_state.items()}, folder / MODEL_FILE)
                 (folder / HISTORY_FILE).write_text(json.dumps(state.history, indent=1) + "\n")

@@ -1,14 +1,21 @@
-"""The command line, run in this process."""
+"""The command line, run in this process, and what ablations train."""
 
 import signal
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
+from pipelines import ablation_run
 from pipelines.cli import main
+from recsys.config import RunConfig
+from recsys.dataset import Dataset
 
 
 @dataclass(frozen=True)
@@ -41,3 +48,30 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
     yield run
     signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def trainings(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Counts what is trained, which goes on as ever."""
+    counted: Counter[str] = Counter()
+    for stage, trainer in list(ablation_run.TRAINERS.items()):
+
+        def train(
+            config: RunConfig, data: Dataset, out: Path, trainer: Callable[..., Any] = trainer, **options: Any
+        ) -> dict[str, Any]:
+            counted[str(out.relative_to(out.parents[2]))] += 1
+            return trainer(config, data, out, **options)
+
+        monkeypatch.setitem(ablation_run.TRAINERS, stage, train)
+    return counted
+
+
+@pytest.fixture
+def one_group(group: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command runs in this process, which has its group already."""
+
+    @contextmanager
+    def joined() -> Iterator[torch.device]:
+        yield group
+
+    monkeypatch.setattr("recsys.train.distributed.process_group", joined)

@@ -45,6 +45,8 @@ COMMANDS = [
         "doctor",
         "demo",
         "data",
+        "off-policy",
+        "ids",
     ),
 ]
 SMALL = [
@@ -212,7 +214,7 @@ def test_a_new_dataset_makes_old_checkpoints_unusable_with_a_sentence(chain: Cha
         ),
         (["train", "--set", "ranker.tasks={buy: 1}"], "ranker.tasks names the unknown task 'buy': choose from ['click'"),
         (["train", "--set", "retriever.fit.epochs"], "is not of the form section.key=value"),
-        (["train", "--only", "both"], "--only 'both' is unknown: choose retriever or ranker"),
+        (["train", "--only", "both"], "--only 'both' is unknown: choose retriever, generator, policy or ranker"),
         (["train", "--workspace", "empty"], "holds no dataset: make it with `recsys prepare`"),
         (["serve", "--workspace", "empty"], "holds no bundle: make it with `recsys export`"),
         (["recommend", "--user", "u1", "--workspace", "empty"], "holds no bundle: make it with `recsys export`"),

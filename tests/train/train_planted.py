@@ -3,6 +3,7 @@
 Run alone or under `python -m torch.distributed.run`.
 """
 
+import functools
 import json
 import os
 import signal
@@ -13,9 +14,12 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
+from generator_world import generator_config
 from planted_data import planted_config
 
-from pipelines.train import train_ranker, train_retriever
+from pipelines.policy import train_policy
+from pipelines.train import train_generator, train_ranker, train_retriever
+from pipelines.workspace import Workspace
 from recsys.dataset import Dataset
 from recsys.train import checkpoint
 from recsys.train.distributed import process_group
@@ -52,12 +56,21 @@ def run(options: dict[str, Any], device: torch.device) -> None:
     if "kill_in_save" in options:
         kill_in_save(options["kill_in_save"])
     config = planted_config(**options.get("config", {}))
+    if "generator" in options:  # keys of its section
+        config = generator_config(
+            options["generator"], dropout=options.get("generator_dropout", 0.1), **options.get("sections", {})
+        )
     if not options.get("dropout", True):
         retriever = config.retriever.model_copy(
             update={"encoder": config.retriever.encoder.model_copy(update={"dropout": 0.0})}
         )
         config = config.model_copy(update={"retriever": retriever, "ranker": config.ranker.model_copy(update={"dropout": 0.0})})
-    train = {"retriever": train_retriever, "ranker": train_ranker}[options["part"]]
+    workspace = Workspace(Path(options.get("workspace", ".")))
+    trainers = {
+        "retriever": train_retriever, "ranker": train_ranker, "policy": functools.partial(train_policy, workspace=workspace),
+        "generator": functools.partial(train_generator, workspace=workspace),
+    }  # fmt: skip
+    train = trainers[options["part"]]
     train(
         config, Dataset(Path(options["data"])), Path(options["out"]), device=device,
         progress=Reporter(options.get("kill_at_step")), stop_after_steps=options.get("stop_after_steps"),
