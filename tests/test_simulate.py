@@ -8,7 +8,6 @@ import numpy as np
 import polars as pl
 import pytest
 
-import recsys.simulate as module
 from recsys.artefact import read_manifest
 from recsys.simulate import Simulation, simulate
 
@@ -201,7 +200,7 @@ def test_the_last_clicked_category_predicts_the_next(world: Path, log: pl.DataFr
 
 
 def test_part_files_cover_a_big_day_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CHUNK_IMPRESSIONS", 120)
+    monkeypatch.setattr("recsys.simulate.days.CHUNK_IMPRESSIONS", 120)
     seen: list[tuple[int, int]] = []
     simulate(Simulation(**SMALL), tmp_path / "raw", progress=lambda done, total: seen.append((done, total)))
     assert len(list((tmp_path / "raw/events/day=2026-01-01").iterdir())) == 9

@@ -74,9 +74,7 @@ def impressions(
     R, S = len(user_R), spec.slots
     page_R = np.arange(R)
     taste_RD = taste_UD[user_R]
-    logit_RC = POLICY_TASTE * _affinity(taste_RD, world.centroid_CD) + np.log(world.mass_C)
-    logit_RC[page_R, focus_R] += POLICY_FOCUS
-    chance_RC = _softmax(logit_RC)
+    chance_RC = category_chance(world, taste_RD, focus_R)
     item_RS = _draw_items(world, _draw(chance_RC, rng.random((R, S))), rng.random((R, S)))
     explore_RS = rng.random((R, S)) < spec.explore_share
     item_RS[explore_RS] = rng.integers(spec.items, size=int(explore_RS.sum()))
@@ -89,8 +87,7 @@ def impressions(
     user_N, item_N, affinity_N = np.repeat(user_R, S), item_RS.ravel(), affinity_RS.ravel()
 
     def chance(task: int, rows: Ints | slice) -> Floats:
-        bias = world.bias_UK[user_N[rows], task] + world.bias_IK[item_N[rows], task]
-        return 1 / (1 + np.exp(-(INTERCEPT_K[task] + SLOPE_K[task] * affinity_N[rows] + bias)))
+        return task_chance(task, affinity_N[rows], world.bias_UK[user_N[rows], task] + world.bias_IK[item_N[rows], task])
 
     relevance_N = chance(0, slice(None))
     attention_N = np.tile(np.arange(1.0, S + 1) ** -spec.position_decay, R)
@@ -124,6 +121,18 @@ def impressions(
         }
     ).with_columns(pl.when(pl.col("click") == 1).then("dwell_ms"))
     return events, pl.DataFrame({"accidental": accidental_N, "relevance": relevance_N, "examined": examined_N})
+
+
+def category_chance(world: World, taste_RD: Floats, focus_R: Ints) -> Floats:
+    """chance_RC of the policy where it does not explore; an item of the category then comes by its popularity within it."""
+    logit_RC = POLICY_TASTE * _affinity(taste_RD, world.centroid_CD) + np.log(world.mass_C)
+    logit_RC[np.arange(len(focus_R)), focus_R] += POLICY_FOCUS
+    return _softmax(logit_RC)
+
+
+def task_chance(task: int, affinity_N: Floats, bias_N: Floats) -> Floats:
+    """chance_N that whoever looks at an item means to do this; of a later task, after the one before it."""
+    return 1 / (1 + np.exp(-(INTERCEPT_K[task] + SLOPE_K[task] * affinity_N + bias_N)))
 
 
 def _affinity(taste_RD: Floats, centroid_CD: Floats) -> Floats:
