@@ -10,20 +10,23 @@ import torch
 from safetensors.torch import load_file
 
 from pipelines import models
-from pipelines.workspace import Workspace, check_lineage, parts
+from pipelines.semantic_ids import semantic_ids
+from pipelines.workspace import Workspace, check_lineage, parts, served_part
 from recsys.artefact import fingerprint, write_artefact
 from recsys.behaviours import behaviours
 from recsys.columns import BEHAVIOUR, ITEM, ITEMS_FILE, TIME_MS, TIMELINE_FILE, USERS_FILE
 from recsys.config import RunConfig
 from recsys.data.arrow import write_columns
 from recsys.dataset import Dataset
-from recsys.export.graphs import export_ranking, export_retrieval
+from recsys.export.generation_parity import check_generation
+from recsys.export.graphs import export_candidates, export_ranking
 from recsys.export.parity import Parity, check_ranking, check_retrieval, retrieval_scores
 from recsys.train.checkpoint import load_model_state
 from recsys.train.distributed import place
 from recsys.train.loop import MODEL_FILE
 
 GRAPHS = {"retriever": "retrieval.onnx", "ranker": "ranking.onnx"}
+GENERATION = "generation.onnx"  # beside the others where a generator finds the candidates
 PARITY_FILE = "parity.npz"
 
 
@@ -32,6 +35,8 @@ def export_run(config: RunConfig, data: Dataset, workspace: Workspace, *, device
     manifests = {part: check_lineage(workspace, part, data, config) for part in parts(config)}
     with write_artefact(workspace.bundle, "bundle", name=config.name) as (folder, manifest):
         checked = {"retriever": _retriever(config, data, workspace, folder / GRAPHS["retriever"], device)}
+        if config.serving.candidates == "generator":
+            checked["generator"] = _generator(config, data, workspace, folder / GENERATION, device)
         if "ranker" in manifests:
             checked["ranker"] = _ranker(config, data, workspace, folder / GRAPHS["ranker"], device)
         _save_parity(folder / PARITY_FILE, list(checked.values()))
@@ -42,6 +47,7 @@ def export_run(config: RunConfig, data: Dataset, workspace: Workspace, *, device
         manifest["parity_max_error"] = {part: parity.max_error for part, parity in checked.items()}
         manifest["model"] = {
             "max_history": config.max_history,
+            "candidates": "generation" if "generator" in checked else "retrieval",
             "num_candidates": min(config.serving.num_candidates, data.num_items - 2),
             "num_items": data.num_items,
             "tasks": list(config.tasks),
@@ -61,14 +67,24 @@ def export_run(config: RunConfig, data: Dataset, workspace: Workspace, *, device
 
 
 def _retriever(config: RunConfig, data: Dataset, workspace: Workspace, path: Path, device: torch.device) -> Parity:
-    part, state = config.retriever, load_file(workspace.checkpoint("retriever") / MODEL_FILE)
-    export_retrieval(models.retrieval_graph(config, data, state), config.max_history, path)
+    part, state = config.retriever, load_file(workspace.checkpoint(served_part(config, "retriever")) / MODEL_FILE)
+    export_candidates(models.retrieval_graph(config, data, state), config.max_history, path)
     model = place(models.retriever(config, data), device)
     load_model_state(model, state)
     score = functools.partial(
         retrieval_scores, model.eval(), models.item_codes(config, data, device), part.similarity, config.serving.dim
     )
     return check_retrieval(score, path, num_items=data.num_items, max_history=config.max_history, seed=config.seed)
+
+
+def _generator(config: RunConfig, data: Dataset, workspace: Workspace, path: Path, device: torch.device) -> Parity:
+    ids = semantic_ids(config, data, workspace)
+    state = load_file(workspace.checkpoint(served_part(config, "generator")) / MODEL_FILE)
+    export_candidates(models.generation_graph(config, data, ids, state), config.max_history, path)
+    model = place(models.generator(config, data, ids), device)
+    load_model_state(model, state)
+    codes = models.generator_item_codes(config, data, ids, device)
+    return check_generation(model.eval(), codes, path, max_history=config.max_history, seed=config.seed)
 
 
 def _ranker(config: RunConfig, data: Dataset, workspace: Workspace, path: Path, device: torch.device) -> Parity:

@@ -5,7 +5,7 @@ B = queries, L = history, E = excluded items, K = candidates, T = tasks, F = con
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import onnxruntime as ort
@@ -20,7 +20,7 @@ from recsys.columns import USER_ID as USER_TEXT
 from recsys.errors import InputError
 
 Array = NDArray[Any]
-RETRIEVAL_FILE, RANKING_FILE, PARITY_FILE = "retrieval.onnx", "ranking.onnx", "parity.npz"
+RETRIEVAL_FILE, GENERATION_FILE, RANKING_FILE, PARITY_FILE = "retrieval.onnx", "generation.onnx", "ranking.onnx", "parity.npz"
 TITLE = "title"
 PARITY_TOLERANCE = 1e-4
 
@@ -32,6 +32,7 @@ class ModelFacts(BaseModel):
     max_history: int = Field(ge=1)
     num_candidates: int = Field(ge=1)
     num_items: int = Field(ge=3)  # rows, padding and unknown included
+    candidates: Literal["retrieval", "generation"] = "retrieval"  # the graph that is asked first
     tasks: tuple[str, ...]
     value: dict[str, float]
     context: dict[str, tuple[str, ...]]  # feature -> its values, the first one having code FIRST_ID
@@ -75,6 +76,7 @@ class Bundle:
     lineage: dict[str, Any]
     facts: ModelFacts
     retrieval: ort.InferenceSession = field(repr=False)
+    generation: ort.InferenceSession | None = field(repr=False)
     ranking: ort.InferenceSession | None = field(repr=False)
     users: pa.Table = field(repr=False)
     items: pa.Table = field(repr=False)
@@ -100,6 +102,7 @@ class Bundle:
             lineage=manifest.get("lineage", {}),
             facts=facts,
             retrieval=_session(folder / RETRIEVAL_FILE, threads),
+            generation=_session(folder / GENERATION_FILE, threads) if facts.candidates == "generation" else None,
             ranking=_session(folder / RANKING_FILE, threads) if facts.tasks else None,
             users=users,
             items=items,
@@ -134,8 +137,13 @@ class Bundle:
 
     @property
     def reads_time(self) -> bool:
-        """Whether the retrieval graph asks when things happened."""
-        return "time" in {entry.name for entry in self.retrieval.get_inputs()}
+        """Whether a graph that finds candidates asks when things happened."""
+        return any(entry.name == "time" for graph in self._finders.values() for entry in graph.get_inputs())
+
+    @property
+    def _finders(self) -> dict[str, ort.InferenceSession]:
+        """The graphs that find candidates, by the names that they have in the parity sample."""
+        return {"retrieval": self.retrieval} | ({"generation": self.generation} if self.generation else {})
 
     def _events(self, user: int, column: str) -> Array:
         start, length = self.users[START][user].as_py(), self.users[LENGTH][user].as_py()
@@ -154,10 +162,12 @@ class Bundle:
     def _check_parity(self, path: Path) -> None:
         """Refuse a runtime that does not give the outputs recorded at export."""
         sample = np.load(path, allow_pickle=False)
-        item_BK, score_BK = self.retrieval.run(["item", "score"], _inputs(self.retrieval, "retrieval", sample))
-        expected_item_BK, expected_score_BK = sample["retrieval_item"], sample["retrieval_score"]
-        same = _close(score_BK, expected_score_BK)
-        same &= bool((item_BK == expected_item_BK)[_settled(expected_score_BK)].all())
+        same = True
+        for name, graph in self._finders.items():
+            item_BK, score_BK = graph.run(["item", "score"], _inputs(graph, name, sample))
+            expected_item_BK, expected_score_BK = sample[f"{name}_item"], sample[f"{name}_score"]
+            same &= _close(score_BK, expected_score_BK)
+            same &= bool((item_BK == expected_item_BK)[_settled(expected_score_BK)].all())
         if self.ranking is not None:
             [probability_BKT] = self.ranking.run(["probability"], _inputs(self.ranking, "ranking", sample))
             same &= _close(probability_BKT, sample["ranking_probability"])

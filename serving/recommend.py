@@ -9,7 +9,7 @@ import reprlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from pydantic import ConfigDict, Field, ValidationError, model_validator
@@ -18,6 +18,7 @@ from recsys.columns import FIRST_ID, PADDING_ID, UNKNOWN_ID
 from recsys.errors import InputError
 from recsys.spec import Spec
 from serving.bundle import Array, Bundle
+from serving.candidates import find, order
 
 MAX_IDS = 10_000
 ContextValue = Annotated[str, Field(max_length=1000)]
@@ -54,18 +55,54 @@ class Query(Spec):
         return self
 
 
+EXAMPLE: dict[str, Any] = {
+    "items": [
+        {
+            "item_id": "i7",
+            "title": None,
+            "score": 0.61,
+            "retrieval_score": -2.3,
+            "source": "generation",
+            "tasks": {"click": 0.61},
+        },
+        {
+            "item_id": "i2",
+            "title": None,
+            "score": 0.74,
+            "retrieval_score": 5.1,
+            "source": "retrieval",
+            "tasks": {"click": 0.74},
+        },
+    ],
+    "filled_from": "retrieval",
+    "unknown_items": [],
+    "model": "demo",
+    "version": "0123456789abcdef",
+    "lineage": {"config": "demo"},
+}
+
+
 class Item(Spec):
     item_id: str
     title: str | None = None
     score: float = Field(description="the value formula over the tasks; the retrieval score where there are no tasks")
-    retrieval_score: float
+    retrieval_score: float = Field(
+        description="of the graph in `source`, the retriever's similarity or the generator's log-probability of the item; "
+        "scores of two sources cannot be compared"
+    )
+    source: Literal["retrieval", "generation"] = Field(description="the graph that found the item")
     tasks: dict[str, float] = Field(description="probability of each task")
 
 
 class Recommendations(Spec):
-    """Best first. `unknown_items` are the caller's ids that the bundle does not have."""
+    """Best first, what fills up after the rest. `unknown_items` are the caller's ids that the bundle does not have."""
 
+    model_config = ConfigDict(json_schema_extra={"example": EXAMPLE})
     items: list[Item]
+    filled_from: Literal["retrieval"] | None = Field(
+        description="retrieval: the generator found fewer than k items, and the last ones of the list are the retriever's; "
+        "null: all items are of one source"
+    )
     unknown_items: list[str]
     model: str
     version: str
@@ -132,7 +169,8 @@ def rank(bundle: Bundle, requests: Sequence[Resolved]) -> list[Recommendations]:
     found = {"history": history_BL, "length": length_B, "exclude": exclude_BE}
     if bundle.reads_time:
         found["time"], _ = _padded([request.time_M for request in requests], columns=history_BL.shape[1] + 1)
-    item_BK, retrieval_BK = bundle.retrieval.run(["item", "score"], found)
+    candidates = find(bundle, found, np.array([request.query.k for request in requests]))
+    item_BK, retrieval_BK = candidates.item_BK, candidates.score_BK
 
     probability_BKT = np.zeros((*item_BK.shape, 0), dtype=np.float32)
     value_BK = retrieval_BK
@@ -149,14 +187,16 @@ def rank(bundle: Bundle, requests: Sequence[Resolved]) -> list[Recommendations]:
             raise RuntimeError(f"the ranking graph of {bundle.name} gave a probability that is not a number")
         value_BK = np.where(np.isneginf(retrieval_BK), -np.inf, probability_BKT @ weight_T)
 
-    order_BK = np.argsort(-value_BK, axis=1, kind="stable")  # stable: ties keep the order of retrieval
+    order_BK = order(candidates, value_BK)
     answers = []
     for b, request in enumerate(requests):
         top_k = order_BK[b, : request.query.k]
-        items = _items(bundle, item_BK[b, top_k], value_BK[b, top_k], retrieval_BK[b, top_k], probability_BKT[b, top_k])
+        fill_K = candidates.fill_BK[b, top_k]
+        items = _items(bundle, item_BK[b, top_k], value_BK[b, top_k], retrieval_BK[b, top_k], fill_K, probability_BKT[b, top_k])
         answers.append(
             Recommendations(
                 items=items,
+                filled_from="retrieval" if fill_K.any() else None,
                 unknown_items=request.unknown_items,
                 model=bundle.name,
                 version=bundle.version,
@@ -208,19 +248,22 @@ def _padded(rows: Sequence[Array], *, columns: int = 1) -> tuple[Array, Array]:
     return out_BL, length_B
 
 
-def _items(bundle: Bundle, item_K: Array, value_K: Array, retrieval_K: Array, probability_KT: Array) -> list[Item]:
-    """Rows of the answer; places that retrieval could not fill are left out."""
-    filled_K = np.isfinite(retrieval_K)
-    columns = (item_K[filled_K], value_K[filled_K], retrieval_K[filled_K], probability_KT[filled_K])
+def _items(
+    bundle: Bundle, item_K: Array, value_K: Array, retrieval_K: Array, fill_K: Array, probability_KT: Array
+) -> list[Item]:
+    """Rows of the answer; places for which no graph had an item are left out."""
+    there_K = np.isfinite(retrieval_K)
+    columns = (column[there_K].tolist() for column in (item_K, value_K, retrieval_K, fill_K, probability_KT))
     return [
         Item(
             item_id=bundle.item_id(item),
             title=bundle.title(item),
             score=value,
             retrieval_score=score,
+            source="retrieval" if is_fill else bundle.facts.candidates,
             tasks=dict(zip(bundle.facts.tasks, probability_T, strict=True)),
         )
-        for item, value, score, probability_T in zip(*(column.tolist() for column in columns), strict=True)
+        for item, value, score, is_fill, probability_T in zip(*columns, strict=True)
     ]
 
 

@@ -13,15 +13,16 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
+from recsys.generate.generator import GenerationGraph
 from recsys.models.ranker import RankingGraph
 from recsys.models.retriever import RetrievalGraph
 
 OPSET = 20
 
 
-def export_retrieval(graph: RetrievalGraph, max_history: int, path: Path) -> None:
-    """Inputs history (B, L), length (B), exclude (B, E) and, for an encoder that reads time, time (B, L + 1) in milliseconds;
-    outputs item (B, K), score (B, K). Ids are 64-bit, 0 pads."""
+def export_candidates(graph: RetrievalGraph | GenerationGraph, max_history: int, path: Path) -> None:
+    """Either graph that finds items, alike from outside. Inputs history (B, L), length (B), exclude (B, E) and, for an encoder
+    that reads time, time (B, L + 1) in milliseconds; outputs item (B, K), score (B, K). Ids are 64-bit, 0 pads."""
     history_BL, length_B, columns = _history(max_history)
     batch, excluded = Dim("batch", min=1), Dim("excluded", min=1)
     inputs: dict[str, tuple[Tensor, Mapping[int, Any]]] = {

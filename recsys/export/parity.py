@@ -38,11 +38,11 @@ def check_retrieval(
 ) -> Parity:
     """`score`: score_BI of the trained model, from histories and time_BM. Raises InputError when scores differ by more than
     TOLERANCE or the wrong items come."""
-    session, rng = _session(path), np.random.default_rng(seed)
+    session, rng = open_session(path), np.random.default_rng(seed)
     errors, sample = [], {}
     for batch in BATCHES:
         for length in (0, 1, max_history):
-            history = _histories(rng, batch, length, num_items)
+            history = histories(rng, batch, length, num_items)
             exclude_BE = rng.integers(0, num_items, (batch, 5))  # holds reserved ids too, as padding does
             history_BL, length_B = (t.numpy() for t in padded(history))
             time_BM = np.cumsum(rng.integers(0, 10**7, (batch, history_BL.shape[1] + 1)), axis=1)
@@ -55,7 +55,7 @@ def check_retrieval(
             if batch == 7 and length == max_history:
                 expected_BK = np.take_along_axis(expected_BI, item_BK, axis=1)
                 sample = {**inputs, "item": item_BK, "score": expected_BK}
-    return _verdict("retrieval", path, errors, sample)
+    return verdict("retrieval", path, errors, sample)
 
 
 def check_ranking(
@@ -63,11 +63,11 @@ def check_ranking(
     codes: Mapping[str, tuple[str, Jagged]], context_sizes: Sequence[tuple[str, int]], seed: int,
 ) -> Parity:  # fmt: skip
     """`model` is the trained Ranker; `codes`: owner and rows of each user or item feature. Raises InputError."""
-    session, rng = _session(path), np.random.default_rng(seed)
+    session, rng = open_session(path), np.random.default_rng(seed)
     errors, sample = [], {}
     for batch in BATCHES:
         for length in (0, 1, max_history):
-            history = _histories(rng, batch, length, num_items)
+            history = histories(rng, batch, length, num_items)
             user_B, item_BC = rng.integers(0, num_users, batch), rng.integers(0, num_items, (batch, 3))
             history_BL, length_B = (t.numpy() for t in padded(history))
             inputs = {"user": user_B, "history": history_BL, "length": length_B, "item": item_BC}
@@ -84,10 +84,10 @@ def check_ranking(
             errors.append(float(np.abs(probability_BCT - expected_BCT).max()))
             if batch == 7 and length == max_history:
                 sample = {**inputs, "probability": expected_BCT}
-    return _verdict("ranking", path, errors, sample)
+    return verdict("ranking", path, errors, sample)
 
 
-def _histories(rng: np.random.Generator, batch: int, length: int, num_items: int) -> Jagged:
+def histories(rng: np.random.Generator, batch: int, length: int, num_items: int) -> Jagged:
     """The first history has the length asked for, the others any up to it."""
     length_B = rng.integers(0, length + 1, batch)
     length_B[0] = length
@@ -95,7 +95,7 @@ def _histories(rng: np.random.Generator, batch: int, length: int, num_items: int
     return Jagged(items, np.concatenate([[0], np.cumsum(length_B)]))
 
 
-def _ids(lists: Jagged) -> Ids:
+def as_ids(lists: Jagged) -> Ids:
     return Ids(torch.from_numpy(lists.item_E.astype(np.int64)), torch.from_numpy(lists.lengths.astype(np.int64)))
 
 
@@ -106,7 +106,7 @@ def retrieval_scores(
 ) -> np.ndarray:  # fmt: skip
     """score_BI of the trained Retriever, by the path that training takes: jagged histories and TorchRec's tables."""
     device = codes.known_I.device
-    ids = _ids(history).to(device)
+    ids = as_ids(history).to(device)
     item_ID = model.item_vectors(model.embeddings(codes.all()), codes.known_I)
     inside_BM = np.arange(time_BM.shape[1]) <= history.lengths[:, None]
     hidden_MD = model(ids, item_ID, torch.from_numpy(time_BM[inside_BM]).to(device))
@@ -124,11 +124,11 @@ def _ranking_answer(
     """answer_BT of the training form, for one candidate of each request; `recent`: its history and the events' behaviours."""
     user_B, (history, behaviour) = inputs["user"], recent
     ones_B = torch.ones(len(user_B), dtype=torch.int64)
-    ids = {"user": Ids(torch.from_numpy(user_B), ones_B), "item": Ids(torch.tensor(item_B), ones_B), "history": _ids(history)}
+    ids = {"user": Ids(torch.from_numpy(user_B), ones_B), "item": Ids(torch.tensor(item_B), ones_B), "history": as_ids(history)}
     for name, (owner, rows) in codes.items():
-        ids[name] = _ids(rows.take(user_B if owner == "user" else item_B))
+        ids[name] = as_ids(rows.take(user_B if owner == "user" else item_B))
     ids |= {name: Ids(torch.tensor(inputs["context"][:, i]), ones_B) for i, name in enumerate(context_names)}
-    batch = Batch(ids, behaviour_N=_ids(behaviour).value_N).to(next(model.body.parameters()).device)
+    batch = Batch(ids, behaviour_N=as_ids(behaviour).value_N).to(next(model.body.parameters()).device)
     return model.design.answer(model(model.embeddings(model.look_ups(batch)), batch)).cpu().numpy()
 
 
@@ -143,13 +143,13 @@ def _retrieval_error(item_BK: np.ndarray, score_BK: np.ndarray, expected_BI: np.
     return float(both.max(initial=0.0))
 
 
-def _session(path: Path) -> Any:
+def open_session(path: Path) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
-def _verdict(graph: str, path: Path, errors: list[float], sample: dict[str, np.ndarray]) -> Parity:
+def verdict(graph: str, path: Path, errors: list[float], sample: dict[str, np.ndarray]) -> Parity:
     worst = max(errors)
     if not worst <= TOLERANCE:
         raise InputError(f"{path.name} differs from torch by {worst:.2e}, more than {TOLERANCE:.0e}: the bundle is not written")

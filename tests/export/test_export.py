@@ -21,7 +21,7 @@ from recsys.columns import FIRST_ID
 from recsys.config import RunConfig
 from recsys.dataset import Dataset
 from recsys.errors import InputError
-from recsys.export.graphs import export_retrieval
+from recsys.export.graphs import export_candidates
 from recsys.export.parity import TOLERANCE, check_retrieval, retrieval_scores
 from recsys.heads.similarity import Dot
 from recsys.models.item_codes import ItemCodes
@@ -113,7 +113,7 @@ def test_an_older_bundle_survives_a_failure(
 def test_retrieval_keeps_its_free_dimensions(max_history: int, tmp_path: Path) -> None:
     torch.manual_seed(0)
     graph = RetrievalGraph(SASRec(dim=8, blocks=1, heads=2), max_history, torch.randn(NUM_ITEMS, 8), num_candidates=7).eval()
-    export_retrieval(graph, max_history, tmp_path / "retrieval.onnx")
+    export_candidates(graph, max_history, tmp_path / "retrieval.onnx")
     run, rng = session(tmp_path / "retrieval.onnx"), np.random.default_rng(0)
     for batch, length, excluded in ((1, 1, 1), (7, max_history, 4), (64, max(1, max_history // 2), 2)):
         history_BL = rng.integers(FIRST_ID, NUM_ITEMS, (batch, length))
@@ -139,7 +139,7 @@ def test_retrieval_check_notices_a_wrong_item_in_the_right_order_of_scores(group
     spec = SASRec(dim=8, blocks=1, heads=2)
     codes = ItemCodes.make(np.ones(NUM_ITEMS), {}, group)
     model = place(Retriever(spec, ItemTower(), NUM_ITEMS, {}, 5), group).eval()
-    export_retrieval(Forgetful.from_checkpoint(model_state(model), spec, ItemTower(), codes, 5, 7), 5, tmp_path / "bad.onnx")
+    export_candidates(Forgetful.from_checkpoint(model_state(model), spec, ItemTower(), codes, 5, 7), 5, tmp_path / "bad.onnx")
     score = functools.partial(retrieval_scores, model, codes, Dot(), None)
     with pytest.raises(InputError, match=r"bad\.onnx differs"):
         check_retrieval(score, tmp_path / "bad.onnx", num_items=NUM_ITEMS, max_history=5, seed=1)

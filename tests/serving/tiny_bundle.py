@@ -20,12 +20,15 @@ VALUE = {"click": 1.0, "like": 0.5}
 SIMILARITY_NN = np.random.default_rng(0).normal(size=(ROWS, ROWS)).astype(np.float32)
 SIMILARITY_NN[:, :2] = -np.inf  # padding and unknown are never candidates
 
+# The generation graph is another table, of log-probabilities; the width of its beam is up to the test.
+LOG_PROB_NN = np.random.default_rng(1).normal(-5, size=(ROWS, ROWS)).astype(np.float32)
+LOG_PROB_NN[:, :2] = -np.inf
+
 # Score = similarity to the last item of the history; excluded items become -inf; the best K are taken in the graph.
-RETRIEVAL = f"""
+FINDER = """
 <ir_version: 10, opset_import: ["": 20]>
-retrieval (int64[B, L] history, int64[B] length, int64[B, E] exclude)
-  => (int64[B, {NUM_CANDIDATES}] item, float[B, {NUM_CANDIDATES}] score)
-<int64[1] one = {{1}}, int64[1] k = {{{NUM_CANDIDATES}}}, int64 zero = {{0}}>
+candidates (int64[B, L] history, int64[B] length, int64[B, E] exclude) => (int64[B, {count}] item, float[B, {count}] score)
+<int64[1] one = {{1}}, int64[1] k = {{{count}}}, int64 zero = {{0}}>
 {{
   column = Unsqueeze(length, one)
   before = Sub(column, one)
@@ -67,11 +70,13 @@ ranking (int64[B] user, int64[B, L] history, int64[B] length, int64[B, C] item{c
 """
 
 
-def retrieved(history_BL: np.ndarray, length_B: np.ndarray, exclude_BE: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    scores_BN = SIMILARITY_NN[history_BL[np.arange(len(history_BL)), np.maximum(length_B - 1, 0)]].copy()
+def found(
+    history_BL: np.ndarray, length_B: np.ndarray, exclude_BE: np.ndarray, table_NN: np.ndarray, count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    scores_BN = table_NN[history_BL[np.arange(len(history_BL)), np.maximum(length_B - 1, 0)]].copy()
     for scores_N, exclude_E in zip(scores_BN, exclude_BE, strict=True):
         scores_N[exclude_E] = -np.inf
-    item_BK = np.argsort(-scores_BN, axis=1, kind="stable")[:, :NUM_CANDIDATES]
+    item_BK = np.argsort(-scores_BN, axis=1, kind="stable")[:, :count]
     return item_BK, np.take_along_axis(scores_BN, item_BK, axis=1)
 
 
@@ -88,11 +93,15 @@ def item_text(dense: int) -> str:
     return f"item-{dense - 2}"
 
 
-def build_bundle(folder: Path, *, tasks: tuple[str, ...] = TASKS, context: tuple[str, ...] = (), title: bool = True) -> Path:
+def build_bundle(
+    folder: Path, *, tasks: tuple[str, ...] = TASKS, context: tuple[str, ...] = (), title: bool = True, beam: int = 0
+) -> Path:
+    """With a `beam` there is a generation graph, too."""
     model = {
         "max_history": MAX_HISTORY,
         "num_candidates": NUM_CANDIDATES,
         "num_items": ROWS,
+        **({"candidates": "generation"} if beam else {}),
         "tasks": list(tasks),
         "value": VALUE if tasks else {},
         "context": {name: [str(value) for value in range(24)] for name in context},
@@ -100,14 +109,19 @@ def build_bundle(folder: Path, *, tasks: tuple[str, ...] = TASKS, context: tuple
     }
     lineage = {"dataset": "0123456789abcdef", "config": "tiny", "commit": "unknown"}
     with write_artefact(folder, "bundle", name="tiny", model=model, lineage=lineage) as (scratch, _):
-        retrieval = parser.parse_model(RETRIEVAL)
-        retrieval.graph.initializer.append(numpy_helper.from_array(SIMILARITY_NN, "similarity"))
-        onnx.save(retrieval, scratch / "retrieval.onnx")
+        for name, (table_NN, count) in _finders(beam).items():
+            model_proto = parser.parse_model(FINDER.format(count=count))
+            model_proto.graph.initializer.append(numpy_helper.from_array(table_NN, "similarity"))
+            onnx.save(model_proto, scratch / f"{name}.onnx")
         if tasks:
             onnx.save(parser.parse_model(_ranking_text(len(context))), scratch / "ranking.onnx")
         _write_tables(scratch, title)
-        np.savez(scratch / "parity.npz", **_parity(bool(tasks), len(context)))
+        np.savez(scratch / "parity.npz", **_parity(bool(tasks), len(context), beam))
     return folder
+
+
+def _finders(beam: int) -> dict[str, tuple[np.ndarray, int]]:
+    return {"retrieval": (SIMILARITY_NN, NUM_CANDIDATES)} | ({"generation": (LOG_PROB_NN, beam)} if beam else {})
 
 
 def _ranking_text(num_context: int) -> str:
@@ -139,13 +153,15 @@ def _write_tables(folder: Path, title: bool) -> None:
             writer.write_table(table, max_chunksize=16)  # several record batches, as a large table has
 
 
-def _parity(with_ranking: bool, num_context: int) -> dict[str, Any]:
+def _parity(with_ranking: bool, num_context: int, beam: int) -> dict[str, Any]:
     history_BL = np.array([[3, 9, 4], [5, 0, 0], [0, 0, 0]])
     length_B = np.array([3, 1, 0])
     exclude_BE = np.array([[3, 9, 4], [0, 0, 0], [7, 8, 0]])
-    item_BK, score_BK = retrieved(history_BL, length_B, exclude_BE)
-    out = {"history": history_BL, "length": length_B, "exclude": exclude_BE, "item": item_BK, "score": score_BK}
-    sample = {f"retrieval_{name}": array for name, array in out.items()}
+    sample: dict[str, Any] = {}
+    for name, (table_NN, count) in _finders(beam).items():
+        item_BK, score_BK = found(history_BL, length_B, exclude_BE, table_NN, count)
+        out = {"history": history_BL, "length": length_B, "exclude": exclude_BE, "item": item_BK, "score": score_BK}
+        sample |= {f"{name}_{each}": array for each, array in out.items()}
     if with_ranking:
         user_B, item_BC = np.array([2, 3, 1]), np.array([[6, 7], [8, 9], [2, 41]])
         rows = zip(user_B, length_B, item_BC, strict=True)
