@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from pipelines.ablate import EXPERIMENT, Runs, Trained
+from pipelines.ablate import EXPERIMENT, Runs
+from pipelines.ablation_run import Trained
 from pipelines.ablation_values import ALL, ITEM_SLICE, LABEL, SCORE, SLICE, USER_SLICE
 from pipelines.compare import direction
 from pipelines.evaluate import protocol, protocol_line
@@ -35,7 +36,7 @@ Measured = tuple[str, str, int, dict[str, tuple[np.ndarray, np.ndarray]]]
 
 def result(plan: Plan, runs: Runs, seeds: Sequence[int], config: RunConfig, data: str) -> dict[str, Any]:
     """All that was found, as JSON. A metric that does not exist (AUC of one class) is left out."""
-    of_stage = _of_retriever(runs.trained, config) if plan.stage == "retriever" else _of_ranker(runs.trained, config)
+    of_stage = _of_ranker(runs.trained, config) if plan.stage == "ranker" else _of_lists(runs.trained, config)
     variants: dict[str, Any] = {name: _facts(name, runs.trained) for name in runs.trained}
     for slice_, metric, users, values in of_stage:
         base_S, _ = values[BASE]
@@ -46,6 +47,7 @@ def result(plan: Plan, runs: Runs, seeds: Sequence[int], config: RunConfig, data
             variants[name]["slices"].setdefault(slice_, {})[metric] = entry
     for name, each in variants.items():
         each["settings"] = _changed_keys(config, plan.variants[name])
+        each |= _beginning(runs.trained[name], list(variants[BASE]["slices"][ALL]))
     return {
         "config": config.name, "stage": plan.stage, "title": plan.title, "seeds": list(seeds), "data": data,
         "protocol": protocol_line(protocol(config)), "metrics": list(variants[BASE]["slices"][ALL]),
@@ -63,7 +65,7 @@ def difference(gap_S: np.ndarray, gap_R: np.ndarray, users: int) -> dict[str, An
     return {"mean": mean, "low": low, "high": high, "shown": shown, "agree": int((np.sign(gap_S) == np.sign(mean)).sum())}
 
 
-def _of_retriever(trained: dict[str, list[Trained]], config: RunConfig) -> Iterator[Measured]:
+def _of_lists(trained: dict[str, list[Trained]], config: RunConfig) -> Iterator[Measured]:
     k = config.evaluation.ks[0]
     names = [metric for metric in (f"NDCG@{k}", f"HR@{k}") if metric in next(iter(trained.values()))[0].values.columns]
     for slice_ in (ALL, *SLICES):
@@ -156,13 +158,26 @@ def _facts(name: str, trained: dict[str, list[Trained]]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _beginning(trained: list[Trained], metrics: list[str]) -> dict[str, Any]:
+    """Of models that go on from another one: what that reaches, as the mean over the seeds, and which of the two was kept."""
+    facts = [each.facts for each in trained]
+    found: dict[str, Any] = {}
+    if "start" in facts[0]:
+        means = {metric: statistics.mean(each["start"]["test"][metric] for each in facts) for metric in metrics}
+        found["begins_from"] = {"part": facts[0]["start"]["part"], **means}
+    if "guard" in facts[0]:
+        found["guard"] = [each["guard"] for each in facts]
+    return found
+
+
 def _changed_keys(base: RunConfig, variant: RunConfig) -> dict[str, Any]:
     """Dotted key -> value of the sections in which a variant differs from the base."""
     before, after = base.model_dump(mode="json"), variant.model_dump(mode="json")
     found: dict[str, Any] = {}
     for key, value in after.items():
-        if isinstance(value, dict) and value != before[key]:
-            found |= {f"{key}.{name}": each for name, each in value.items() if each != before[key].get(name)}
+        old = before[key] or {}
+        if isinstance(value, dict) and value != old:
+            found |= {f"{key}.{name}": each for name, each in value.items() if each != old.get(name)}
         elif value != before[key]:
             found[key] = value
     return found

@@ -55,17 +55,20 @@ def _tables(found: dict[str, Any]) -> list[tuple[str, list[str], list[Row]]]:
         counts = next(iter(variants.values()))["slices"]
         head = ["variant", *(f"{part} ({counts.get(part, {}).get(metric, {}).get('users', 0):,} users)" for part in known)]
         tables.append((f"{metric} by slice", head, rows))
-    health = list(next(iter(variants.values()))["health"])
+    health = list(dict.fromkeys(key for each in variants.values() for key in each["health"]))
+    guarded = any("guard" in each for each in variants.values())
     cost = [
         [
             (name, 0),
             *((text, 0) for text in _cost(each)),
-            *((f"{each['health'].get(key, float('nan')):.2f}", 0) for key in health),
+            *([(_kept(each), 0)] if guarded else []),
+            *((f"{each['health'][key]:.2f}" if key in each["health"] else "-", 0) for key in health),
         ]
         for name, each in variants.items()
     ]
     names = {"rankme": "RankMe", "uniformity_users": "uniformity of users", "uniformity_items": "uniformity of items"}
-    head = ["variant", "step time", "to base", "training", "epochs", *(names.get(key, key) for key in health)]
+    head = ["variant", "step time", "to base", "training", "epochs", *(["policy kept"] if guarded else [])]
+    head += [names.get(key, key) for key in health]
     return [*tables, ("Cost" + (" and vectors" if health else ""), head, cost)]
 
 
@@ -100,6 +103,12 @@ def _cost(each: dict[str, Any]) -> list[str]:
     ]
 
 
+def _kept(each: dict[str, Any]) -> str:
+    """How often the policy took its parent's place."""
+    kept = [guard["kept"] for guard in each["guard"]]
+    return f"{kept.count('policy')} of {len(kept)} seed{'s' * (len(kept) > 1)}"
+
+
 def _rich(title: str, head: list[str], rows: list[Row]) -> Table:
     table = Table(title=escape(title), title_justify="left")
     for place, word in enumerate(head):
@@ -125,4 +134,22 @@ def _notes(found: dict[str, Any]) -> list[str]:
         f"slices: {slices}",
         "step time: median of the training steps, without the wait for data and validation; the ratio's is over the seeds",
     ]
+    notes += _beginnings(found)
     return notes + [f"left out: {name}: {reason}" for name, reason in found["refused"].items()]
+
+
+def _beginnings(found: dict[str, Any]) -> list[str]:
+    """What the models go on from reaches, and where that is what was kept."""
+    names: dict[str, list[str]] = {}
+    for name, each in found["variants"].items():
+        if "begins_from" in each:
+            values = ", ".join(f"{metric} {each['begins_from'][metric]:.4f}" for metric in found["metrics"])
+            names.setdefault(f"the {each['begins_from']['part']}, {values}", []).append(name)
+    notes = [f"begun from: {', '.join(of)}: {what}" for what, of in names.items()]
+    return notes + [
+        f"parent kept: {name}, seed {seed}: {guard['why']}; its values are the parent's"
+        for name, each in found["variants"].items()
+        if "guard" in each
+        for seed, guard in zip(found["seeds"], each["guard"], strict=True)
+        if guard["kept"] == "parent"
+    ]

@@ -3,15 +3,18 @@
 Shapes: U = users judged, K = list length, I = rows of the item table, X = examples, S = users that have a target of one slice.
 """
 
-from pathlib import Path
+import functools
 
 import numpy as np
 import polars as pl
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from pipelines import models
+from pipelines.candidates import candidate_graph
 from pipelines.evaluate import judged_examples
+from pipelines.workspace import Workspace
 from recsys import evaluate
 from recsys.columns import ITEM, TEST
 from recsys.config import RunConfig
@@ -19,21 +22,32 @@ from recsys.dataset import Dataset
 from recsys.errors import InputError
 from recsys.metrics.ranking import rank_metrics
 from recsys.metrics.slices import ITEM_SLICES, USER_SLICES, history_slices, popularity_slices, targets_of
+from recsys.models.retriever import RetrievalGraph
 from recsys.train.loop import MODEL_FILE
 
 ALL, SLICE = "all", "slice"
 ITEM_SLICE, USER_SLICE, SCORE, LABEL = "item_slice", "user_slice", "score_", "label_"
 
 
-def judge_retriever(
-    config: RunConfig, data: Dataset, checkpoint: Path, device: torch.device
+def judge(
+    config: RunConfig, data: Dataset, workspace: Workspace, part: str, device: torch.device
+) -> tuple[pl.DataFrame, dict[str, float]]:  # fmt: skip
+    """The values of every user, or of every example of a ranker, and the metrics over all of them."""
+    judged = judge_ranker if part == "ranker" else functools.partial(judge_candidates, part=part)
+    return judged(config, data, workspace, device=device)
+
+
+def judge_candidates(
+    config: RunConfig, data: Dataset, workspace: Workspace, *, part: str, device: torch.device
 ) -> tuple[pl.DataFrame, dict[str, float]]:  # fmt: skip
     """Every user's metrics: over all targets, over those of each popularity, and as one of the cold or the warm users."""
     rules = config.evaluation
     judged = evaluate.judged_users(data, TEST, filter_seen=rules.filter_seen, request_time=rules.request_time)
     if not len(judged.user_U):
         raise InputError(f"{data.folder}: no user has a test event: change data.split")
-    graph = models.retrieval_graph(config, data, load_file(checkpoint / MODEL_FILE)).to(device)
+    graph = candidate_graph(config, data, workspace, part)
+    assert isinstance(graph, nn.Module)
+    graph.to(device)
     k = min(max(rules.ks), data.num_items)
     ks = [each for each in rules.ks if each <= k]
     item_UK = evaluate.recommend(graph, judged, k=k, max_history=config.max_history, filter_seen=rules.filter_seen)
@@ -48,15 +62,17 @@ def judge_retriever(
     slice_U = history_slices(judged.history.lengths)
     for place, name in enumerate(USER_SLICES):
         tables.append(whole.filter(slice_U == place).with_columns(pl.lit(name).alias(SLICE)))
-    return pl.concat(tables), means | evaluate.embedding_health(graph, judged, max_history=config.max_history)
+    if isinstance(graph, RetrievalGraph):  # another form has no vectors of whole items
+        means |= evaluate.embedding_health(graph, judged, max_history=config.max_history)
+    return pl.concat(tables), means
 
 
 def judge_ranker(
-    config: RunConfig, data: Dataset, checkpoint: Path, device: torch.device
+    config: RunConfig, data: Dataset, workspace: Workspace, *, device: torch.device
 ) -> tuple[pl.DataFrame, dict[str, float]]:  # fmt: skip
     """Every example's answers and labels, with the slice of its item and of its user."""
     tasks, loader = list(config.tasks), judged_examples(config, data)
-    graph = models.ranking_graph(config, data, load_file(checkpoint / MODEL_FILE)).to(device)
+    graph = models.ranking_graph(config, data, load_file(workspace.checkpoint("ranker") / MODEL_FILE)).to(device)
     found = evaluate.predict(graph, loader)
     first_U, _ = data.events(TEST)
     user_U, row_X = np.unique(found.user_X, return_inverse=True)

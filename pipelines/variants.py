@@ -9,12 +9,16 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from recsys.config import RankerConfig, RetrieverConfig, RunConfig
+from pipelines.parents import settings
+from recsys.config import GeneratorConfig, PolicyConfig, RankerConfig, RetrieverConfig, RunConfig
 from recsys.errors import InputError
 
 BASE, WITHOUT, DEFAULTS = "base", "none", "defaults"
-STAGES: dict[str, type[BaseModel]] = {"retriever": RetrieverConfig, "ranker": RankerConfig}
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]*")
+STAGES: dict[str, type[BaseModel]] = {
+    "retriever": RetrieverConfig, "generator": GeneratorConfig, "policy": PolicyConfig, "ranker": RankerConfig
+}  # fmt: skip
+STAGE_NAMES = "retriever, generator, policy or ranker"
+NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._= -]*[A-Za-z0-9._=-])?")
 FIXED = ("name", "seed", "data", "evaluation")  # what has to be the same for two results to be compared
 
 
@@ -33,7 +37,7 @@ def over(config: RunConfig, key: str, stage: str | None = None) -> Plan:
 
     For a key that takes one of several kinds: each kind at its default settings, and `none` where the key may be empty. For a
     section without kinds: with it and without. For a key of a few fixed values: each of them. A kind that is no valid config
-    at its defaults is left out, with the reason. Where both stages have the key, the retriever's is taken.
+    at its defaults is left out, with the reason. Where several stages have the key, the first of `STAGES` is taken.
     """
     stage, path = _locate(config, key, stage)
     choices, here = _choices(config, stage, path)
@@ -75,7 +79,10 @@ def named(config: RunConfig, texts: list[str], load: Callable[..., RunConfig], s
                     raise InputError(f"variant {name} changes `{fixed}`, which must be equal in all variants: use --set for it")
     stage = stage or _changed(config, variants)
     for name, variant in variants.items():
-        if name != BASE and _trains(variant, stage) == _trains(config, stage):
+        if getattr(variant, stage) is None:
+            who = "this config" if name == BASE else f"variant {name}"
+            raise InputError(f"{who} has no `{stage}` section to train: set one, or choose another --stage")
+        if name != BASE and settings(variant, stage) == settings(config, stage):
             raise InputError(f"variant {name} changes nothing of the {stage}: change a key of it, or choose another --stage")
     return Plan(stage, "variants", variants)
 
@@ -85,7 +92,7 @@ def plan(
 ) -> Plan:
     """What --over, --variant or both ask for."""
     if stage not in (None, *STAGES):
-        raise InputError(f"--stage {stage!r} is unknown: choose retriever or ranker")
+        raise InputError(f"--stage {stage!r} is unknown: choose {STAGE_NAMES}")
     if key is None and not texts:
         raise InputError(
             "nothing to compare with the base: say --over FAMILY, such as denoise, or --variant 'NAME: {key: value}'"
@@ -130,12 +137,9 @@ def _changed(config: RunConfig, variants: Mapping[str, RunConfig]) -> str:
     """The stage that the variants change."""
     found = {stage for stage in STAGES for each in variants.values() if getattr(each, stage) != getattr(config, stage)}
     if len(found) != 1:
-        raise InputError(f"the variants change {'both stages' if found else 'no stage'}: say which to train by --stage")
+        what = " and ".join(f"the {stage}" for stage in STAGES if stage in found) or "no stage"
+        raise InputError(f"the variants change {what}: say which to train by --stage")
     return found.pop()
-
-
-def _trains(config: RunConfig, stage: str) -> tuple[Any, ...]:
-    return config.max_history, getattr(config, stage), config.serving.dim if stage == "retriever" else config.tasks
 
 
 def _locate(config: RunConfig, key: str, stage: str | None) -> tuple[str, tuple[str, ...]]:

@@ -2,7 +2,6 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -71,22 +70,6 @@ def run(variants: dict[str, RunConfig], data: Dataset, root: Path, device: torch
 def retrievers(planted: Dataset, group: torch.device, tmp_path_factory: pytest.TempPathFactory) -> tuple[Runs, Path]:
     root = tmp_path_factory.mktemp("ablation")
     return run(RETRIEVERS, planted, root, group), root
-
-
-@pytest.fixture
-def trainings(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """Counts what is trained, which goes on as ever."""
-    counted: Counter[str] = Counter()
-    for stage, trainer in list(ablate.TRAINERS.items()):
-
-        def train(
-            config: RunConfig, data: Dataset, out: Path, trainer: Callable[..., Any] = trainer, **options: Any
-        ) -> dict[str, Any]:
-            counted[str(out.relative_to(out.parents[2]))] += 1
-            return trainer(config, data, out, **options)
-
-        monkeypatch.setitem(ablate.TRAINERS, stage, train)
-    return counted
 
 
 def found_in(runs: Runs, config: RunConfig, stage: str, variants: dict[str, RunConfig]) -> dict[str, Any]:
@@ -311,7 +294,10 @@ def test_the_command_trains_tracks_and_writes_its_tables(
     [
         (["--over", "noise"], "error: --over noise is no family of the config: choose one of retriever: encoder, "),
         (["--over", "denoise", "--seeds", "0"], "error: --seeds 0 trains nothing: say at least 1"),
-        (["--over", "denoise", "--stage", "both"], "error: --stage 'both' is unknown: choose retriever or ranker"),
+        (
+            ["--over", "denoise", "--stage", "both"],
+            "error: --stage 'both' is unknown: choose retriever, generator, policy or ranker",
+        ),
         (["--variant", "a: {retriever.denoise: {kind: nice}}"], "error: variant a: "),
         ([], "error: nothing to compare with the base: say --over FAMILY"),
         (["--over", "denoise"], "error: runs/demo/dataset holds no dataset: make it with `recsys prepare`"),

@@ -35,9 +35,18 @@ def load(*overrides: str) -> RunConfig:
         raise InputError("no config") from error
 
 
+def with_all_stages() -> RunConfig:
+    """CONFIG with every section that a stage trains."""
+    tree = CONFIG.model_dump(mode="json", exclude_unset=True)
+    return RunConfig.model_validate(tree | {"generator": {}, "policy": {}})
+
+
+WHOLE = with_all_stages()
+
+
 def over_or_reason(key: str, stage: str) -> Plan | str:
     try:
-        return over(CONFIG, key, stage)
+        return over(WHOLE, key, stage)
     except InputError as error:
         return str(error)
 
@@ -54,13 +63,13 @@ def test_every_choice_of_every_family_is_a_variant_or_left_out_with_the_reason(s
         assert len([name for name in chosen if f"{name}: " not in found]) <= 1
         return
     base = found.variants.pop(BASE)
-    assert base is CONFIG
+    assert base is WHOLE
     assert {name.removesuffix("-defaults") for name in found.variants} | set(found.left_out) <= chosen
     assert len(found.variants) + len(found.left_out) >= len(chosen) - 1  # one of them may be the base itself
     assert all(found.left_out.values())
     for variant in found.variants.values():
-        assert getattr(getattr(variant, stage), key) != getattr(getattr(CONFIG, stage), key)
-        assert variant.model_copy(update={stage: getattr(CONFIG, stage)}) == CONFIG
+        assert getattr(getattr(variant, stage), key) != getattr(getattr(WHOLE, stage), key)
+        assert variant.model_copy(update={stage: getattr(WHOLE, stage)}) == WHOLE
 
 
 def test_a_union_gives_a_variant_of_each_kind() -> None:
@@ -112,6 +121,28 @@ def test_named_variants_change_one_key_or_several() -> None:
     assert found.variants["half"].retriever.fit.epochs == 4
 
 
+def test_what_a_stage_begins_from_is_its_own_too() -> None:
+    def load_whole(*overrides: str) -> RunConfig:
+        tree = load(*overrides).model_dump(mode="json", exclude_unset=True)
+        return RunConfig.model_validate({"generator": {}, "policy": {}} | tree)
+
+    text = "wide codes: {generator.ids.spare: 9}"
+    assert named(WHOLE, [text], load_whole).stage == "generator"
+    with pytest.raises(InputError, match="changes nothing of the policy"):  # which goes on from the retriever
+        named(WHOLE, [text], load_whole, "policy")
+    assert list(named(WHOLE, ["wide: {retriever.encoder.dim: 8}"], load_whole, "policy").variants) == [BASE, "wide"]
+    with pytest.raises(InputError, match="variant none has no `policy` section to train"):
+        named(WHOLE, ["none: {policy: null}"], load_whole, "policy")
+
+
+def test_a_key_of_a_policy_or_a_generator() -> None:
+    found = over(WHOLE, "objective")
+    assert (found.stage, found.title) == ("policy", "policy.objective")
+    assert {"dpo", "remax"} <= set(found.variants)
+    assert "learns from rewards, and there are none" in found.left_out["top_k_reinforce"]
+    assert set(over(WHOLE, "generator.decoder.softmax").variants) == {BASE, "all"}
+
+
 def test_named_variants_join_those_of_a_family() -> None:
     found: Plan = plan(CONFIG, "similarity", ["warm: {retriever.similarity: {kind: cosine, temperature: 0.5}}"], load)
     assert list(found.variants) == [BASE, "cosine", "warm"]
@@ -126,6 +157,7 @@ def test_named_variants_join_those_of_a_family() -> None:
         ("ranker.sharing", "retriever", "belongs to the ranker, and --stage says retriever"),
         ("fit.speed", None, "retriever.fit has no key 'speed': choose one of batch_size, "),
         ("fit.epochs", None, "is a value and no choice between kinds: use --variant"),
+        ("policy.objective", None, "needs policy, which this config leaves empty: set it with --set policy=..."),
         ("denoise.kind", None, "needs retriever.denoise, which this config leaves empty"),
         ("validation_too", None, "leaves nothing to compare with the base: true: retriever: validation_too trains"),
     ],
@@ -152,12 +184,18 @@ def test_what_is_no_family_is_refused(key: str, stage: str | None, says: str) ->
         (
             ["a: {retriever.encoder.dim: 8, ranker.dim: 4}"],
             None,
-            "the variants change both stages: say which to train by --stage",
+            "the variants change the retriever and the ranker: say which to train by --stage",
         ),
         (["a: {max_history: 7}"], None, "the variants change no stage: say which to train by --stage"),
         (["a: {retriever.encoder.dim: 8}"], "ranker", "variant a changes nothing of the ranker"),
         ([], None, "nothing to compare with the base: say --over FAMILY"),
-        (["a: {retriever.encoder.dim: 8}"], "both", "--stage 'both' is unknown: choose retriever or ranker"),
+        (["a: {retriever.encoder.dim: 8}"], "both", "--stage 'both' is unknown: choose retriever, generator, policy or ranker"),
+        (
+            ["a: {retriever.encoder.dim: 8}"],
+            "policy",
+            "this config has no `policy` section to train: set one, or choose another",
+        ),
+        (["'trailing ': {retriever.encoder.dim: 8}"], None, "'trailing ' cannot be the name of a folder"),
     ],
 )
 def test_what_is_no_variant_is_refused(texts: list[str], stage: str | None, says: str) -> None:
