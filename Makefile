@@ -2,7 +2,7 @@
 PY := .venv/bin/python
 DATA ?=
 
-.PHONY: demo test check setup lint format bench-data bench-train bench-multitask bench-feedback bench-gpu
+.PHONY: demo test check setup lint format bench-data bench-train bench-multitask bench-feedback bench-off-policy bench-generate bench-decoding bench-gpu
 
 demo: setup  ## raw logs to recommendations from the live endpoint; DATA=folder for your own logs
 	.venv/bin/recsys demo $(if $(DATA),--data $(DATA))
@@ -42,6 +42,17 @@ bench-feedback: setup  ## denoising (DATA=folder of ml-100k), debiasing (COAT=fo
 	$(PY) -m benchmarks.denoise_world
 	$(PY) -m benchmarks.debias --data $(COAT)
 	$(PY) -m benchmarks.interference
+
+bench-off-policy: setup  ## do off-policy estimates hold the truth (DATA=folder of obd_men), and what are trained models truly worth
+	$(PY) -m benchmarks.off_policy $(if $(DATA),--data $(DATA))
+	$(PY) -m benchmarks.policy_world --seeds 1 2 3
+
+bench-generate: setup  ## a generator of semantic ids beside the retriever, and policies after both; DATA=folder, CONFIG=name; an hour
+	$(PY) -m benchmarks.generate --data $(DATA) --config $(CONFIG)
+	$(PY) -m benchmarks.generate --data $(DATA) --config $(CONFIG) --parent retriever
+
+bench-decoding: setup  ## writing items as semantic ids in ONNX Runtime, beside exact top-k
+	$(PY) -m benchmarks.decoding
 
 bench-gpu: setup  ## training on a GPU beside its copy bandwidth and matrix products; exit code 2 without one
 	$(PY) -m benchmarks.gpu

@@ -24,6 +24,8 @@ from recsys.contrast import Uniformity, ViewLoss
 from recsys.debias import Debias, Propensity
 from recsys.denoise import Denoiser
 from recsys.fit import Fit
+from recsys.generate.decoder import Decoder
+from recsys.generator_config import GeneratorConfig
 from recsys.heads import RetrievalLoss
 from recsys.heads.matryoshka import Matryoshka
 from recsys.heads.regression import Regression
@@ -31,6 +33,10 @@ from recsys.heads.similarity import Similarity
 from recsys.models import Encoder, History, Interaction, Sharing
 from recsys.models.item_tower import ItemTower
 from recsys.models.managed_collision import ManagedCollision
+from recsys.policy import PolicyObjective, Reward
+from recsys.policy.rewards.constrained import Constrained
+from recsys.policy_config import PolicyConfig, PolicyFit, ProposalsConfig
+from recsys.ranker_config import RankerFit
 from recsys.sample import HardNegatives, SharedNegatives
 
 ROOT = Path(__file__).parents[1]
@@ -45,14 +51,16 @@ DATA = {
 PLAIN = {
     "retriever": RetrieverConfig, "ranker": RankerConfig, "fit": Fit, "tower": ItemTower, "matryoshka": Matryoshka,
     "tables": ManagedCollision, "regression": Regression, "evaluation": EvaluationConfig, "serving": ServingConfig,
-    "sequence_views": SequenceViewsConfig, "item_views": ItemViewsConfig,
+    "sequence_views": SequenceViewsConfig, "item_views": ItemViewsConfig, "generator": GeneratorConfig, "decoder": Decoder,
+    "policy": PolicyConfig, "proposals": ProposalsConfig, "constrained": Constrained,
 }  # fmt: skip
 UNIONS = {
     "encoder": Encoder, "similarity": Similarity, "loss": RetrievalLoss, "negatives": SharedNegatives, "history": History,
     "interaction": Interaction, "sharing": Sharing, "balance": Balance, "denoise": Denoiser,
     "uniformity": Uniformity, "view": HistoryView, "feature_mask": FeatureMask, "view_loss": ViewLoss,
-    "debias": Debias, "propensity": Propensity, "hard": HardNegatives,
+    "debias": Debias, "propensity": Propensity, "hard": HardNegatives, "objective": PolicyObjective, "reward": Reward,
 }  # fmt: skip
+OWN_FITS = {"ranker": RankerFit, "policy": PolicyFit}
 
 
 def kinds(union: Any) -> dict[str, Any]:
@@ -82,6 +90,14 @@ def test_every_key_is_explained_with_its_default(section: str) -> None:
     assert [key for key, *_ in rows(section)] == list(fields)
     for key, shown, _ in rows(section):
         assert_default(fields[key], shown)
+
+
+@pytest.mark.parametrize("section", OWN_FITS)
+def test_a_part_shows_the_settings_of_fit_in_which_it_differs(section: str) -> None:
+    own = OWN_FITS[section].model_fields
+    [shown] = [default for key, default, _ in rows(section) if key == "fit"]
+    changed = {key: field.default for key, field in own.items() if field.default != Fit.model_fields[key].default}
+    assert yaml.safe_load(shown) == changed
 
 
 @pytest.mark.parametrize("section", UNIONS)
