@@ -26,7 +26,8 @@ class Decoder(Spec):
     history is one token, made of its codes' vectors, so that a history of L items costs L tokens and not L * T, every event of
     a history is a prediction, and the search repeats T small steps only. Differs from both: a code is scored by the product
     of its vector with the state's direction, and blocks begin as the identity, so that a decoder whose code vectors are the
-    codebooks of a retriever's item vectors begins, but for little noise, as that retriever with its items rounded to their codes.
+    codebooks of a retriever's item vectors begins, but for little noise, as that retriever with its items rounded to their
+    codes.
     """
 
     blocks: int = Field(1, ge=1)
