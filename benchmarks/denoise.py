@@ -24,6 +24,7 @@ import numpy as np
 
 from benchmarks import measure
 from benchmarks.noisy_log import CONFIG
+from benchmarks.table import compared
 
 NONE = "none"
 METHODS = {
@@ -116,8 +117,6 @@ def table(
     found: dict[tuple[str, float, int], Any], methods: list[str], noises: list[float], seeds: list[int], view: str
 ) -> list[dict[str, Any]]:
     """A row for each method and noise."""
-    from recsys.metrics.significance import paired_bootstrap
-
     rows = []
     clean = np.mean([found[NONE, 0.0, seed][view].mean() for seed in seeds]) if 0.0 in noises else None
     for noise in noises:
@@ -134,15 +133,7 @@ def table(
                 "step": seconds / base_seconds,
             }
             if method != NONE:
-                difference = paired_bootstrap(value_SU.mean(0), base_SU.mean(0), rng=np.random.default_rng(0))
-                of_seed_S = (value_SU - base_SU).mean(1)
-                agree = bool((of_seed_S > 0).all() or (of_seed_S < 0).all())
-                row |= {
-                    "mean": difference.mean,
-                    "low": difference.low,
-                    "high": difference.high,
-                    "shown": agree and (difference.low > 0 or difference.high < 0),
-                }
+                row |= compared(value_SU, base_SU)
             rows.append(row)
     return rows
 

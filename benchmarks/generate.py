@@ -20,7 +20,7 @@ import numpy as np
 import yaml
 
 from benchmarks import measure
-from benchmarks.table import publish
+from benchmarks.table import compared, publish
 
 POLICIES: dict[str, dict[str, Any]] = {
     "supervised": {"objective": {"kind": "dpo", "beta": 1e-6, "likelihood": 1.0}, "proposals": {"kind": "beam", "count": 16}},
@@ -75,17 +75,6 @@ def trained(config: str, data: str, work: str, part: str, sets: list[str], paren
         facts["ids"] = json.loads((workspace.semantic_ids / "quality.json").read_text())
     (workspace.root / f"{part}.json").write_text(json.dumps(facts) + "\n")
     return facts
-
-
-def compared(value_SU: np.ndarray, base_SU: np.ndarray) -> dict[str, Any]:
-    """The difference of two models, rows of seeds and columns of users."""
-    from recsys.metrics.significance import paired_bootstrap
-
-    found = paired_bootstrap(value_SU.mean(0), base_SU.mean(0), rng=np.random.default_rng(0))
-    of_seed_S = (value_SU - base_SU).mean(1)
-    agree = bool((of_seed_S > 0).all() or (of_seed_S < 0).all())
-    shown = agree and (found.low > 0 or found.high < 0)
-    return {"mean": found.mean, "low": found.low, "high": found.high, "shown": shown}
 
 
 def _told(difference: dict[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """What are trained models truly worth as policies, in a simulated world where every user's taste is known?
 
-    python -m benchmarks.policy_world --work /tmp/policy-world --seeds 1 2 3 --objectives top_k_reinforce
+    python -m benchmarks.policy_world --work FOLDER --seeds 1 2 3 --objectives top_k_reinforce
 
 The log of a simulated world is prepared and models are trained on it as `recsys train` does, on clicks that position bias and
 accidents have part in: a retriever, and policies that go on from it (benchmarks/policy_world_models.py). Nothing of the truth

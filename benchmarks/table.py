@@ -5,6 +5,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from benchmarks import measure
 
 
@@ -16,6 +18,17 @@ def publish(name: str, tables: Sequence[tuple[str, Sequence[str], Sequence[Seque
     measure.OUT.mkdir(parents=True, exist_ok=True)
     (measure.OUT / f"{name}.json").write_text(line + "\n")
     print(line)
+
+
+def compared(value_SU: np.ndarray, base_SU: np.ndarray) -> dict[str, Any]:
+    """The difference of two models, rows of seeds and columns of users: a mean over seeds, a 95 % interval over users drawn
+    anew, and whether it is shown, since that leaves out 0 and all seeds agree."""
+    from recsys.metrics.significance import paired_bootstrap
+
+    found = paired_bootstrap(value_SU.mean(0), base_SU.mean(0), rng=np.random.default_rng(0))
+    of_seed_S = (value_SU - base_SU).mean(1)
+    agree = bool((of_seed_S > 0).all() or (of_seed_S < 0).all())
+    return {"mean": found.mean, "low": found.low, "high": found.high, "shown": agree and (found.low > 0 or found.high < 0)}
 
 
 def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -5,11 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from safetensors.torch import load_file
 
-from pipelines import models
-from pipelines.requests import Graph, ItemProbabilities, Requests, probabilities, requests, softmax_policy
-from pipelines.semantic_ids import semantic_ids
+from pipelines.candidates import candidate_graph
+from pipelines.requests import ItemProbabilities, Requests, probabilities, requests, softmax_policy
 from pipelines.workspace import Workspace, check_lineage
 from recsys.columns import ITEM, PROPENSITY, SLOT, TEST, USER, label
 from recsys.config import RunConfig
@@ -20,7 +18,6 @@ from recsys.metrics.off_policy import IPS, SNIPS, Direct, DoublyRobust, Estimato
 from recsys.metrics.off_policy.estimator import Terms
 from recsys.metrics.off_policy.intervals import normal
 from recsys.metrics.off_policy.outcome import Rates, cross_fitted
-from recsys.train.loop import MODEL_FILE
 
 PARTS = ("retriever", "generator", "policy")  # whose serving form is a policy over the catalogue
 FILE = "off_policy.json"
@@ -59,7 +56,7 @@ def off_policy_run(
         raise InputError(f"--part {part}: this config has no `{part}` section")
     task, rows = logged_rows(config, data, task)
     manifest = check_lineage(workspace, part, data, config)
-    graph = policy_graph(config, data, workspace, part)
+    graph = candidate_graph(config, data, workspace, part)
     model = cross_fitted(
         rows.reward_N, rows.place_N, rows.item_N, rows.user_N, num_items=data.num_items, rng=np.random.default_rng(config.seed)
     )
@@ -108,15 +105,6 @@ def logged_rows(config: RunConfig, data: Dataset, task: str | None) -> tuple[str
     return task, Rows(
         reward_N, propensity_N, np.asarray(data.examples[ITEM][row_N], np.int64), user_N, place_N - place_N.min(), asked
     )  # fmt: skip
-
-
-def policy_graph(config: RunConfig, data: Dataset, workspace: Workspace, part: str) -> Graph:
-    """The serving form of a part, whose `best` scores the catalogue; a policy has its parent's. Raises InputError."""
-    assert part in PARTS, part
-    state = load_file(workspace.checkpoint(part) / MODEL_FILE)
-    if part == "generator" or (part == "policy" and config.policy is not None and config.policy.parent == "generator"):
-        return models.generation_graph(config, data, semantic_ids(config, data, workspace), state)
-    return models.retrieval_graph(config, data, state)
 
 
 def as_logged(rows: Rows, model: Rates, policy: ItemProbabilities, config: RunConfig) -> Logged:

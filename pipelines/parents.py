@@ -37,7 +37,7 @@ def begins_from(config: RunConfig, part: str) -> tuple[str, ...]:
         found = (*(("retriever",) if reads else ()), *((IDS,) if part == "generator" else ()))
     if part == "policy" and config.policy is not None:
         found = (*begins_from(config, config.policy.parent), config.policy.parent)
-        if _asks_retriever(config) and "retriever" not in found:
+        if asks_retriever(config) and "retriever" not in found:
             found = ("retriever", *found)
     return found
 
@@ -73,22 +73,33 @@ def lenders(variants: Mapping[str, RunConfig], name: str, part: str) -> dict[str
     }
 
 
+def made_from(config: RunConfig, part: str, workspace: Workspace) -> dict[str, Any]:
+    """What the identity of a part says of the artefacts of the workspace that it is trained with."""
+    start = start_of(config, part)
+    if part == "generator":
+        return {"ids": _made(IDS, workspace), "parent": start and _made(start, workspace)}
+    if part == "policy":
+        assert start is not None, "a policy begins from its parent"
+        scorer = {"scorer": _made("retriever", workspace)} if asks_retriever(config) else {}
+        return {"parent": _made(start, workspace), "score_dim": config.serving.dim, **scorer}
+    return {}
+
+
 def trained_as(config: RunConfig, data: "Dataset", part: str, workspace: Workspace) -> dict[str, Any]:
     """The identity of the checkpoint that training the part would write now, but for the settings of `fit`."""
-
-    def made(each: str) -> str:
-        folder = workspace.semantic_ids if each == IDS else workspace.checkpoint(each)
-        return str(read_manifest(folder, IDS if each == IDS else "checkpoint")["fingerprint"])
-
-    start, more = start_of(config, part), dict[str, Any]()
-    if part == "generator":
-        more |= {"ids": made(IDS), "parent": start and made(start)}
-    if part == "policy" and start is not None:
-        more |= {"parent": made(start), "score_dim": config.serving.dim}
-        if _asks_retriever(config):
-            more["scorer"] = made("retriever")
-    return {**identity(config, data, part, **more), "seed": config.seed, "start": start and made(start)}
+    start = start_of(config, part)
+    return {
+        **identity(config, data, part, **made_from(config, part, workspace)),
+        "seed": config.seed, "start": start and _made(start, workspace),
+    }  # fmt: skip
 
 
-def _asks_retriever(config: RunConfig) -> bool:
+def asks_retriever(config: RunConfig) -> bool:
+    """Whether a policy's rewards are the trained retriever's opinion."""
     return config.policy is not None and any(reward.asks_score for reward in config.policy.rewarded)
+
+
+def _made(artefact: str, workspace: Workspace) -> str:
+    """The fingerprint of what the workspace has."""
+    folder = workspace.semantic_ids if artefact == IDS else workspace.checkpoint(artefact)
+    return str(read_manifest(folder, IDS if artefact == IDS else "checkpoint")["fingerprint"])

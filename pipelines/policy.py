@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from pipelines import models
+from pipelines.parents import asks_retriever, made_from
 from pipelines.semantic_ids import semantic_ids
 from pipelines.techniques import helpers
 from pipelines.train import require_rows, validation
@@ -47,9 +48,7 @@ class Kind:
 
     build: Callable[[], nn.Module]
     actor: Actor
-    graph: Callable[
-        [dict[str, Tensor]], Any
-    ]  # the serving form of parameters, on the device: it can be called, and has log_probs
+    graph: Callable[[dict[str, Tensor]], Any]  # the serving form, on the device: it can be called, and has log_probs
     width: int  # of `Actor.summary`
     reads_time: bool
     judge: Callable[[Any], dict[str, float]]  # metrics of a serving form on the validation split, NDCG of all ks among them
@@ -126,13 +125,10 @@ def train_policy(
     check_lineage(workspace, parent, data, config)
     start = read_state(workspace, parent, config)
     ids = semantic_ids(config, data, workspace) if parent == "generator" else None
-    asked = any(reward.asks_score for reward in config.policy.rewarded)
-    scorer = retriever_scorer(config, data, workspace, device) if asked else None
-    more = {"scorer": check_lineage(workspace, "retriever", data, config)["fingerprint"]} if asked else {}
+    scorer = retriever_scorer(config, data, workspace, device) if asks_retriever(config) else None
     return fit(
         policy_job(config, data, device, start, scorer, ids), config.policy.fit, seed=config.seed, device=device, out=out,
-        identity=identity(config, data, "policy", parent=start.checkpoint, score_dim=config.serving.dim, **more),
-        progress=progress,
+        identity=identity(config, data, "policy", **made_from(config, "policy", workspace)), progress=progress,
         **options | {"start": start},
     )  # fmt: skip
 
@@ -246,7 +242,7 @@ def _require_logged(loader: LoggedLoader, kind: str) -> None:
 def retriever_scorer(config: RunConfig, data: Dataset, workspace: Workspace, device: torch.device) -> Scorer:
     """The trained retriever as the recommender that judges proposals: the log of its probability of each."""
     check_lineage(workspace, "retriever", data, config)
-    graph = retriever_kind(config, data, None, device).graph(read_state(workspace, "retriever", config).state)
+    graph = models.retrieval_graph(config, data, read_state(workspace, "retriever", config).state).to(device)
 
     def score(batch: Batch, item_BG: Tensor) -> Tensor:
         history_BL, length_B, time_BM = served(batch)

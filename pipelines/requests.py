@@ -6,7 +6,6 @@ items, K = items scored, I = rows of the item table, U = users, M = L + 1.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,17 +13,8 @@ from torch import Tensor
 
 from recsys.columns import POSITION, TIME_MS, USER
 from recsys.dataset import Dataset
-from recsys.evaluate import RequestTime, padded
+from recsys.evaluate import Graph, RequestTime, padded
 from recsys.jagged import Jagged, gather
-
-
-class Graph(Protocol):
-    """The serving form of a retriever or a generator."""
-
-    def best(
-        self, history_BL: Tensor, length_B: Tensor, exclude_BE: Tensor, count: int, time_BM: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]: ...
-
 
 # (history_BL, length_B, exclude_BE, time_BM) -> prob_BI, 0 for what is excluded
 ItemProbabilities = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]

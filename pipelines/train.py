@@ -9,12 +9,12 @@ import torch.distributed as dist
 from torch import Tensor
 
 from pipelines import models
+from pipelines.parents import made_from
 from pipelines.semantic_ids import semantic_ids
 from pipelines.techniques import debiasing, denoisers, hard_negatives, helpers, require_two_classes
 from pipelines.terms import contrast_terms
 from pipelines.workspace import Workspace, check_lineage, identity, read_state
 from recsys import evaluate
-from recsys.artefact import read_manifest
 from recsys.balance.fixed import Fixed
 from recsys.columns import TRAIN, VALID
 from recsys.config import RunConfig
@@ -52,18 +52,16 @@ def train_generator(
     checkpoint; returns the checkpoint's manifest. `options`: those of `fit`."""
     part = config.generator
     assert part is not None, "a config without a generator has no such part"
-    ids, began_from = semantic_ids(config, data, workspace), None
-    if start is None and part.begin == "retriever":
+    ids, made = semantic_ids(config, data, workspace), made_from(config, "generator", workspace)
+    if start is not None:
+        made["parent"] = None  # of an earlier run's generator
+    elif part.begin == "retriever":
         check_lineage(workspace, "retriever", data, config)
         began_from, state = read_state(workspace, "retriever", config)[:2]
         start = Start(began_from, models.generator_start(config, data, ids, state), of_another_kind=True)
     return fit(
         generator_job(config, data, ids, device), part.fit, seed=config.seed, device=device, out=out,
-        identity=identity(
-            config, data, "generator", ids=read_manifest(workspace.semantic_ids, "semantic_ids")["fingerprint"],
-            parent=began_from,
-        ),
-        progress=progress, start=start, **options,
+        identity=identity(config, data, "generator", **made), progress=progress, start=start, **options,
     )  # fmt: skip
 
 

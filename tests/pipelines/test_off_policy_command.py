@@ -13,7 +13,7 @@ from torch import Tensor
 
 from benchmarks.policy_world_days import TestDays as Days
 from benchmarks.policy_world_days import greedy
-from pipelines import models, off_policy, stages
+from pipelines import candidates, models, off_policy, stages
 from pipelines.requests import requests, softmax_policy
 from pipelines.workspace import Workspace, config_path, open_dataset
 from recsys import track
@@ -188,18 +188,17 @@ def test_a_generator_is_a_policy_over_items_too() -> None:
     assert found.numpy() == pytest.approx((prob_BI / prob_BI.sum(1, keepdim=True)).numpy(), abs=1e-6)
 
 
-@pytest.mark.usefixtures("one_group")
-def test_the_command(cli: Any, tmp_path: Path) -> None:
-    small = [
-        "--set",
-        "retriever.fit.epochs=1",
-        "--set",
-        "retriever.encoder.dim=8",
-        "--store",
-        f"sqlite:///{tmp_path}/mlflow.db",
-    ]
+def small_run(cli: Any, folder: Path) -> list[str]:
+    """The options of a model that trains in a second, on a log that is simulated and prepared here."""
     assert not cli("simulate", "--users", "60", "--items", "40", "--events", "6000", "--days", "5").failed
     assert not cli("prepare").failed
+    changes = ("retriever.fit.epochs=1", "retriever.encoder.dim=8")
+    return [*(word for each in changes for word in ("--set", each)), "--store", f"sqlite:///{folder}/mlflow.db"]
+
+
+@pytest.mark.usefixtures("one_group")
+def test_the_command(cli: Any, tmp_path: Path) -> None:
+    small = small_run(cli, tmp_path)
     early = cli("off-policy")
     assert early.failed
     assert "recsys train" in early.said
@@ -218,21 +217,12 @@ def test_the_command(cli: Any, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("one_group")
 def test_a_policy_has_its_parents_form_and_its_own_weights(cli: Any, tmp_path: Path) -> None:
-    small = [
-        "--set",
-        "retriever.fit.epochs=1",
-        "--set",
-        "retriever.encoder.dim=8",
-        "--store",
-        f"sqlite:///{tmp_path}/mlflow.db",
-    ]
+    small = small_run(cli, tmp_path)
     learning = [
         "policy.objective={kind: top_k_reinforce, k: 1}", "policy.rewards=[{kind: task, task: click}]",
         "policy.judged_by=reward", "policy.fit={epochs: 2, embedding_learning_rate: 0.1}", "evaluation.filter_seen=false",
     ]  # fmt: skip
     small += [word for each in learning for word in ("--set", each)]
-    assert not cli("simulate", "--users", "60", "--items", "40", "--events", "6000", "--days", "5").failed
-    assert not cli("prepare").failed
     assert not cli("train", "--only", "retriever", *small).failed
     early = cli("off-policy", "--part", "policy", *small)
     assert early.failed
@@ -270,7 +260,7 @@ def test_the_parent_says_what_form_a_policy_has(
     for number, part in enumerate(off_policy.PARTS):
         workspace.checkpoint(part).mkdir()
         save_file({"number": torch.tensor(number)}, workspace.checkpoint(part) / MODEL_FILE)
-    monkeypatch.setattr(off_policy, "semantic_ids", lambda *_: "ids")
+    monkeypatch.setattr(candidates, "semantic_ids", lambda *_: "ids")
     for name in ("retrieval_graph", "generation_graph"):
-        monkeypatch.setattr(models, name, lambda *given, name=name: (name, int(given[-1]["number"])))
-    assert off_policy.policy_graph(config, data, workspace, "policy") == (form, off_policy.PARTS.index("policy"))
+        monkeypatch.setattr(models, name, lambda *given, name=name, **_: (name, int(given[-1]["number"])))
+    assert candidates.candidate_graph(config, data, workspace, "policy") == (form, off_policy.PARTS.index("policy"))

@@ -1,11 +1,12 @@
 """A generator of the planted walks: its config, and a workspace with the retriever and the ids that it begins from."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from planted_data import planted_config
-from test_loop import Recorder
+from test_loop import Recorder, assert_same_tensors, resume_folder, state_without_clock, tensors
 
 from pipelines.semantic_ids import build_ids
 from pipelines.train import train_generator, train_retriever
@@ -48,3 +49,14 @@ def begun(config: RunConfig, data: Dataset, device: torch.device, root: Path) ->
 def train(config: RunConfig, data: Dataset, out: Path, workspace: Workspace, device: torch.device, **options: Any) -> Any:
     progress = options.pop("progress", Recorder())
     return train_generator(config, data, out, workspace=workspace, device=device, progress=progress, **options)
+
+
+def assert_pieces_are_the_whole(train: Callable[[Path, int], Any], steps: int, whole: Path, pieces: Path) -> None:
+    """`train(out, stop)` goes on to a step; stopped on its way there, and begun with other random numbers, it comes to the same
+    as without a stop. `steps` are those of an epoch."""
+    train(whole, steps + 1)
+    for stop in (1, steps, steps + 1):
+        torch.manual_seed(stop)
+        train(pieces, stop)
+    assert_same_tensors(tensors(resume_folder(whole)), tensors(resume_folder(pieces)))
+    assert state_without_clock(resume_folder(whole)) == state_without_clock(resume_folder(pieces))
