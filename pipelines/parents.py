@@ -73,9 +73,10 @@ def lenders(variants: Mapping[str, RunConfig], name: str, part: str) -> dict[str
     }
 
 
-def made_from(config: RunConfig, part: str, workspace: Workspace) -> dict[str, Any]:
-    """What the identity of a part says of the artefacts of the workspace that it is trained with."""
-    start = start_of(config, part)
+def made_from(config: RunConfig, part: str, workspace: Workspace, *, of_earlier_run: bool = False) -> dict[str, Any]:
+    """What the identity of a part says of the artefacts of the workspace that it is trained with. `of_earlier_run`: it begins
+    from its own like in another workspace, and not from a part of this one, which need not be there."""
+    start = None if of_earlier_run else start_of(config, part)
     if part == "generator":
         return {"ids": _made(IDS, workspace), "parent": start and _made(start, workspace)}
     if part == "policy":

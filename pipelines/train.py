@@ -52,10 +52,9 @@ def train_generator(
     checkpoint; returns the checkpoint's manifest. `options`: those of `fit`."""
     part = config.generator
     assert part is not None, "a config without a generator has no such part"
-    ids, made = semantic_ids(config, data, workspace), made_from(config, "generator", workspace)
-    if start is not None:
-        made["parent"] = None  # of an earlier run's generator
-    elif part.begin == "retriever":
+    ids = semantic_ids(config, data, workspace)
+    made = made_from(config, "generator", workspace, of_earlier_run=start is not None)
+    if start is None and part.begin == "retriever":
         check_lineage(workspace, "retriever", data, config)
         began_from, state = read_state(workspace, "retriever", config)[:2]
         start = Start(began_from, models.generator_start(config, data, ids, state), of_another_kind=True)
