@@ -160,8 +160,8 @@ class TestPolicy:
         trainings: Counter[str],
     ) -> None:  # fmt: skip
         shutil.copytree(policies[1], tmp_path / "copy")
-        beam = config_with(("generator.beam", 8))
-        changed = {BASE: beam, "frozen": beam.model_copy(update={"policy": VARIANTS["frozen"].policy})}
+        sharper = config_with(("generator.decoder", {"temperature": 0.05}))
+        changed = {BASE: sharper, "frozen": sharper.model_copy(update={"policy": VARIANTS["frozen"].policy})}
         run(changed, planted, tmp_path / "copy", group, seeds=[1])
         assert set(trainings) == {"base/seed-1/generator", "base/seed-1/policy", "frozen/seed-1/policy"}
 
