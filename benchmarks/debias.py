@@ -127,7 +127,7 @@ class Bench:
 
         from benchmarks.judged import Judge
         from recsys.columns import TEST, USER, label
-        from recsys.metrics.paired import draw_users
+        from recsys.metrics.resample import draw_users
 
         row_N = self.data.example_rows(TEST)
         user_N = np.unique(self.data.examples[USER][row_N], return_inverse=True)[1]

@@ -136,7 +136,8 @@ def _weights(job: Any, state: Any, data: Any, config: Any, device: Any) -> tuple
 
 def table(runs: dict[tuple[str, int], Any], seeds: list[int]) -> list[dict[str, Any]]:
     from recsys.metrics.classification import auc
-    from recsys.metrics.paired import difference, draw_users, drawn_auc
+    from recsys.metrics.paired import difference, drawn_auc
+    from recsys.metrics.resample import draw_users
 
     rows = []
     times = {seed: draw_users(int(runs[NONE, seed]["user"].max()) + 1, 200, np.random.default_rng(seed)) for seed in seeds}

@@ -187,11 +187,13 @@ def _of_task(scores: dict[str, list[Any]], label_N: Any, user_N: Any, replicates
 
     from recsys.metrics import paired
     from recsys.metrics.classification import auc, gauc
+    from recsys.metrics.resample import draw_users
+    from recsys.metrics.runs_of_scores import user_aucs
 
     users = int(user_N.max()) + 1
-    auc_U, _ = paired.user_aucs(next(iter(scores.values()))[0], label_N, user_N, users)
+    auc_U, _ = user_aucs(next(iter(scores.values()))[0], label_N, user_N, users)
     judged = int((~np.isnan(auc_U)).sum())
-    times_RU = paired.draw_users(users, replicates, np.random.default_rng(DRAW_SEED))
+    times_RU = draw_users(users, replicates, np.random.default_rng(DRAW_SEED))
     found: dict[str, Any] = {}
     for metric in METRICS:
         drawn = paired.drawn_auc if metric == "AUC" else paired.drawn_gauc

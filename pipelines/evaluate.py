@@ -1,6 +1,7 @@
 """Checkpoints -> metrics on the test split, beside the floor, with every user's value kept."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,11 @@ from safetensors.torch import load_file
 
 from pipelines.candidates import candidate_graph, candidate_parts, kind_of
 from pipelines.models import ranking_graph
+from pipelines.per_user import METRICS_FILE, PER_USER_FILE, PER_USER_RANKING_FILE
 from pipelines.train import EVALUATION_BATCH
 from pipelines.workspace import Workspace, check_lineage, parts
 from recsys import evaluate
-from recsys.artefact import fingerprint, write_artefact
+from recsys.artefact import write_artefact
 from recsys.columns import TEST
 from recsys.config import RunConfig
 from recsys.dataset import Dataset
@@ -20,16 +22,14 @@ from recsys.errors import InputError
 from recsys.evaluate import Graph
 from recsys.loader import ExampleLoader
 from recsys.models.retriever import RetrievalGraph
+from recsys.protocol import Protocol
 from recsys.train.loop import MODEL_FILE
-
-METRICS_FILE = "metrics.json"
-PER_USER_FILE = "per_user.parquet"
 
 
 def evaluate_run(config: RunConfig, data: Dataset, workspace: Workspace) -> dict[str, Any]:
-    """Write the metrics artefact and return its content: protocol, retrieval with floors, ranking."""
+    """Write the metrics artefact and return its content: protocol, retrieval with floors and slices, ranking."""
     manifests = {part: check_lineage(workspace, part, data, config) for part in parts(config)}
-    result: dict[str, Any] = {"protocol": protocol(config)}
+    result: dict[str, Any] = {"protocol": Protocol.of(config).document()}
     with write_artefact(
         workspace.metrics, "metrics",
         inputs={part: manifest["fingerprint"] for part, manifest in manifests.items()},
@@ -38,57 +38,56 @@ def evaluate_run(config: RunConfig, data: Dataset, workspace: Workspace) -> dict
         result["retrieval"], per_user = _retrieval(config, data, workspace)
         per_user.write_parquet(folder / PER_USER_FILE)
         if "ranker" in manifests:
-            result["ranking"] = _ranking(config, data, workspace.checkpoint("ranker"))
+            result["ranking"], per_user = _ranking(config, data, workspace.checkpoint("ranker"))
+            per_user.write_parquet(folder / PER_USER_RANKING_FILE)
         (folder / METRICS_FILE).write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
     return result
-
-
-def protocol(config: RunConfig) -> dict[str, Any]:
-    """What has to be equal before two results may stand in one ranking."""
-    rules = {
-        "split": config.data.split.model_dump(mode="json"),
-        "time_ties": config.data.events.ties,
-        "candidates": "every item of the log",
-        "request_time": config.evaluation.request_time,
-        "seen_items": "removed" if config.evaluation.filter_seen else "kept",
-        "score_ties": "undefined for the model, lower id first for the floor",
-        "floor_counts": "training split",
-    }
-    return {**rules, "hash": fingerprint(rules)}
-
-
-def protocol_line(rules: dict[str, Any]) -> str:
-    """The protocol in a few words and its hash, as the tag by which runs are held comparable."""
-    return f"{rules['split']['kind']} split, seen items {rules['seen_items']}, ties by {rules['time_ties']} [{rules['hash']}]"
 
 
 def _retrieval(config: RunConfig, data: Dataset, workspace: Workspace) -> tuple[dict[str, Any], pl.DataFrame]:
     """Means of the served model, of the other parts that find candidates and of each floor, and one row per user, model and
     metric."""
-    settings = config.evaluation
-    judged = evaluate.judged_users(data, TEST, filter_seen=settings.filter_seen, request_time=settings.request_time)
+    rules = config.evaluation
+    judged = evaluate.judged_users(data, TEST, filter_seen=rules.filter_seen, request_time=rules.request_time)
     if not len(judged.user_U):
         raise InputError(f"{data.folder}: no user has a test event: change data.split")
-    k = min(max(settings.ks), data.num_items)
+    slices = evaluate.built_in_slices(data, judged)
+    slices |= evaluate.config_slices(data, judged, user=rules.user_slices, item=rules.item_slices)
+    k = min(max(rules.ks), data.num_items)
+    ks = [each for each in rules.ks if each <= k]
+    if not ks:
+        raise InputError(f"evaluation.ks {list(rules.ks)}: the catalogue has fewer items than any K: add a smaller one")
+    floors = dict(evaluate.floors(data, judged, k=k, filter_seen=rules.filter_seen))
+    surroundings = evaluate.Surroundings.of(data, floors["popularity"], config.category)
     graphs, others = _graphs(config, data, workspace)
     lists = {
-        name: evaluate.recommend(graph, judged, k=k, max_history=config.max_history, filter_seen=settings.filter_seen)
+        name: evaluate.recommend(graph, judged, k=k, max_history=config.max_history, filter_seen=rules.filter_seen)
         for name, graph in (graphs | others).items()
     }
-    lists |= dict(evaluate.floors(data, judged, k=k, filter_seen=settings.filter_seen))
-    means, tables = {}, []
-    ks = [each for each in settings.ks if each <= k]
-    for name, item_UK in lists.items():
-        means[name], per_user = evaluate.retrieval_metrics(item_UK, judged, ks, data.num_items)
-        tables.append(pl.DataFrame({"user": judged.user_U, **per_user}).with_columns(model=pl.lit(name)))
-    result: dict[str, Any] = {"users": len(judged.user_U), "served": candidate_parts(config)[0], "model": means.pop("model")}
+    means, tables, sliced = {}, [], {}
+    for name, item_UK in (lists | floors).items():
+        means[name], per_user = evaluate.retrieval_metrics(item_UK, judged, ks, data.num_items, surroundings=surroundings)
+        tables.append(pl.DataFrame({"user": judged.user_U, **per_user}).fill_nan(None).with_columns(model=pl.lit(name)))
+        if name == "model" or name in floors:
+            sliced[name] = evaluate.slice_metrics(item_UK, judged, per_user, ks, slices, surroundings)
+    result: dict[str, Any] = {"users": len(judged.user_U), "served": candidate_parts(config)[0], "model": means["model"]}
     if isinstance(graph := graphs["model"], RetrievalGraph):
         result["health"] = evaluate.embedding_health(graph, judged, max_history=config.max_history)
-    if narrow := {name: means.pop(name) for name in graphs if name != "model"}:
+    if narrow := {name: means[name] for name in graphs if name != "model"}:
         result["widths"] = narrow
     if others:
-        result["parts"] = {name: means.pop(name) for name in others}
-    return {**result, "floor": means}, pl.concat(tables)
+        result["parts"] = {name: means[name] for name in others}
+    result |= {"floor": {name: means[name] for name in floors}, "slices": _by_slice(sliced)}
+    return result, pl.concat(tables)
+
+
+def _by_slice(sliced: dict[str, Iterator[tuple[str, int, dict[str, float]]]]) -> dict[str, Any]:
+    """Slice -> its users, the model's means over them and each floor's."""
+    found: dict[str, Any] = {name: {"users": users, "model": means, "floor": {}} for name, users, means in sliced.pop("model")}
+    for floor, slices in sliced.items():
+        for name, _, means in slices:
+            found[name]["floor"][floor] = means
+    return found
 
 
 def _graphs(config: RunConfig, data: Dataset, workspace: Workspace) -> tuple[dict[str, Graph], dict[str, Graph]]:
@@ -120,21 +119,25 @@ def judged_examples(config: RunConfig, data: Dataset) -> ExampleLoader:
     return loader
 
 
-def _ranking(config: RunConfig, data: Dataset, checkpoint: Path) -> dict[str, Any]:
-    tasks, loader = list(config.tasks), judged_examples(config, data)
+def _ranking(config: RunConfig, data: Dataset, checkpoint: Path) -> tuple[dict[str, Any], pl.DataFrame]:
+    """Metrics of each task with its reliability curve, and one row per user and task."""
+    tasks, loader, bins = list(config.tasks), judged_examples(config, data), config.evaluation.ece_bins
     predictions = evaluate.predict(ranking_graph(config, data, load_file(checkpoint / MODEL_FILE)), loader)
     flat = evaluate.ranking_metrics(
-        predictions, tasks, ece_bins=config.evaluation.ece_bins, seed=config.seed, intervals=True, numbers=config.regression
-    )
+        predictions, tasks, ece_bins=bins, seed=config.seed, intervals=True, numbers=config.regression
+    )  # fmt: skip
     known = {name: value for name, value in flat.items() if value == value}  # a metric that does not exist is left out
-    by_task = {
+    by_task: dict[str, Any] = {
         task: {name.split("/")[0]: value for name, value in known.items() if name.split("/", 1)[1] == task} for task in tasks
     }
-    return {"examples": len(loader.row_X), "tasks": by_task}
+    for task, curve in evaluate.reliability_curves(predictions, tasks, bins=bins, numbers=config.regression).items():
+        by_task[task]["reliability"] = curve
+    per_user = evaluate.per_user_ranking(predictions, tasks, numbers=config.regression)
+    return {"examples": len(loader.row_X), "tasks": by_task}, per_user
 
 
 def flat_metrics(result: dict[str, Any]) -> dict[str, float]:
-    """The result under MLflow names: test/<metric>, test/<metric>/<task>, floor/<name>/<metric>."""
+    """The result under MLflow names: test/<metric>, test/<metric>/<task>, floor/<name>/<metric>, slice/<name>/<metric>."""
     found = result["retrieval"]
     flat = {f"test/{name}": value for part in ("model", "health") for name, value in found.get(part, {}).items()}
     for width, means in found.get("widths", {}).items():
@@ -143,6 +146,8 @@ def flat_metrics(result: dict[str, Any]) -> dict[str, float]:
         flat |= {f"test/{name}/{part}": value for name, value in means.items()}
     for floor, means in found["floor"].items():
         flat |= {f"floor/{floor}/{name}": value for name, value in means.items()}
+    for slice_, each in found["slices"].items():
+        flat |= {f"slice/{slice_}/{name}": value for name, value in each["model"].items()}
     for task, means in result.get("ranking", {}).get("tasks", {}).items():
-        flat |= {f"test/{name}/{task}": value for name, value in means.items()}
+        flat |= {f"test/{name}/{task}": value for name, value in means.items() if name != "reliability"}
     return flat

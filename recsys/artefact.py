@@ -22,7 +22,7 @@ FORMAT_VERSIONS = {
     "semantic_ids": 1,
     "checkpoint": 2,
     "batch": 1,
-    "metrics": 1,
+    "metrics": 2,
     "values": 1,
     "bundle": 1,
 }

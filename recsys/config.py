@@ -1,36 +1,55 @@
 """The run configuration, and the only reader of YAML."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from recsys.data import Data
 from recsys.errors import InputError
 from recsys.generate.generator import CODES
 from recsys.generator_config import GeneratorConfig
+from recsys.metrics.slices import RULES
 from recsys.models import Encoder
 from recsys.models.item_tower import ItemTower
 from recsys.policy_config import PolicyConfig
+from recsys.promotion_config import PromotionConfig
 from recsys.ranker_config import RankerConfig
 from recsys.retriever_config import ItemViewsConfig, RetrieverConfig, SequenceViewsConfig
 from recsys.spec import Spec
 
 __all__ = [
-    "EvaluationConfig", "GeneratorConfig", "ItemViewsConfig", "PolicyConfig", "RankerConfig", "RetrieverConfig", "RunConfig",
-    "SequenceViewsConfig", "ServingConfig", "load",
+    "EvaluationConfig", "GeneratorConfig", "ItemViewsConfig", "PolicyConfig", "PromotionConfig", "RankerConfig",
+    "RetrieverConfig", "RunConfig", "SequenceViewsConfig", "ServingConfig", "load",
 ]  # fmt: skip
 
 
 class EvaluationConfig(Spec):
-    ks: tuple[int, ...] = Field((10, 20, 50), min_length=1)
+    ks: tuple[Annotated[int, Field(ge=1)], ...] = Field((10, 20, 50), min_length=1)
     request_time: Literal["target", "last_event"] = Field(
         "target",
         description="when a list is asked for: as the target happens, or, for the model not to know, as the last event did",
     )
     filter_seen: bool = Field(True, description="items of the user's history are taken out of the ranking")
     ece_bins: int = Field(15, ge=2)
+    user_slices: dict[str, str] = Field(
+        default_factory=dict, description="name -> SQL condition on a user's features or history_length, such as age < 25"
+    )
+    item_slices: dict[str, str] = Field(
+        default_factory=dict,
+        description="name -> SQL condition on an item's features, title or train_count",
+    )
+    category: str | None = Field(
+        None, description="the item feature that diversity and calibration of categories read; default: the first one"
+    )
+
+    @field_validator("ks")
+    @classmethod
+    def _each_k_once(cls, ks: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(ks)) < len(ks):
+            raise ValueError(f"{list(ks)} names a K twice: name each once")
+        return ks
 
 
 class ServingConfig(Spec):
@@ -69,6 +88,7 @@ class RunConfig(Spec):
     ranker: RankerConfig = RankerConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     serving: ServingConfig = ServingConfig()
+    promotion: PromotionConfig = PromotionConfig()
 
     @property
     def tasks(self) -> dict[str, float]:
@@ -80,6 +100,12 @@ class RunConfig(Spec):
     def regression(self) -> list[str]:
         """The tasks whose label is a number, and not 0 or 1."""
         return [task for task in self.tasks if task not in self.data.events.tasks]
+
+    @property
+    def category(self) -> str | None:
+        """The item feature by which lists are judged for diversity; None where items have no features."""
+        features = self.data.items.features if self.data.items else {}
+        return self.evaluation.category or next(iter(features), None)
 
     @property
     def generator_encoder(self) -> Encoder:
@@ -208,6 +234,13 @@ class RunConfig(Spec):
             raise ValueError(
                 "serving.candidates is generator, and this config trains none: add a `generator` section, or choose retriever"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _promotion_fits(self) -> "RunConfig":
+        rules = self.evaluation
+        classes = [task for task in self.tasks if task not in self.regression]
+        self.promotion.check(rules.ks, [*RULES, *rules.user_slices, *rules.item_slices], classes)
         return self
 
     @model_validator(mode="after")

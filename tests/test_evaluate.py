@@ -14,7 +14,15 @@ from recsys import evaluate
 from recsys.columns import FIRST_ID, SPLIT, TEST, TRAIN, VALID, label
 from recsys.dataset import Dataset
 from recsys.errors import InputError
-from recsys.evaluate import Judged, Predictions, judged_users, ranking_metrics, training_timelines
+from recsys.evaluate import (
+    Judged,
+    Predictions,
+    judged_users,
+    per_user_ranking,
+    ranking_metrics,
+    reliability_curves,
+    training_timelines,
+)
 from recsys.jagged import Jagged
 from recsys.models.hstu import HSTU
 from recsys.models.retriever import RetrievalGraph
@@ -120,7 +128,7 @@ def test_retrieval_metrics_and_floors(planted: Dataset) -> None:
     for name, item_UK in floors.items():
         assert item_UK.shape == (len(judged.user_U), 10)
         means, per_user = evaluate.retrieval_metrics(item_UK, judged, [5, 10], planted.num_items)
-        assert set(means) == {f"{m}@{k}" for m in ("HR", "NDCG", "MRR", "Recall", "Precision") for k in (5, 10)} | {
+        assert set(means) == {f"{m}@{k}" for m in ("HR", "NDCG", "MAP", "MRR", "Recall", "Precision") for k in (5, 10)} | {
             "coverage@5"
         }
         assert all(len(value_U) == len(judged.user_U) for value_U in per_user.values())
@@ -148,13 +156,29 @@ class TestRankingMetrics:
         assert found["LogLoss/one_class"] == pytest.approx(-np.log(0.8))  # the row without a label does not count
         assert found["ECE/one_class"] == pytest.approx(0.2)
 
+    def test_each_users_own_values(self, predictions: Predictions) -> None:
+        found = per_user_ranking(predictions, (*self.TASKS[:2], "nothing"), numbers=["one_class"])
+        assert found["task"].to_list() == ["click", "click"]  # a number has neither, and without labels there is no row
+        assert found["user"].to_list() == [2, 3]
+        assert found["rows"].to_list() == [2, 2]
+        assert found["AUC"].to_list() == [1, 1]
+        assert found["LogLoss"].to_list() == pytest.approx([-(np.log(0.9) + np.log(0.4)) / 2] * 2)
+        one_class = per_user_ranking(predictions, self.TASKS).filter(task="one_class")
+        assert one_class.select("user", "rows", "AUC").rows() == [(2, 2, None), (3, 1, None)]
+
+    def test_reliability_of_the_tasks_with_labels(self, predictions: Predictions) -> None:
+        found = reliability_curves(predictions, self.TASKS, bins=2)
+        assert list(found) == ["click", "one_class"]
+        assert found["click"][1] == {"low": 0.5, "high": 1, "mean": pytest.approx(0.75), "rate": 0.5, "rows": 2}
+        assert list(reliability_curves(predictions, self.TASKS, bins=2, numbers=["click"])) == ["one_class"]
+
     @pytest.mark.parametrize("intervals", [True, False])
     def test_what_does_not_exist_is_nan(self, predictions: Predictions, intervals: bool) -> None:
         found = ranking_metrics(predictions, self.TASKS, ece_bins=10, seed=0, intervals=intervals)
-        names = ["AUC", "GAUC", "LogLoss", "ECE", *(["AUC_low", "AUC_high"] if intervals else [])]
+        names = ["AUC", "GAUC", "PR-AUC", "LogLoss", "NE", "ECE", *(["AUC_low", "AUC_high"] if intervals else [])]
         assert set(found) == {f"{name}/{task}" for name in names for task in self.TASKS}
         missing = {name for name, value in found.items() if np.isnan(value)}
-        rank_based = [name for name in names if "AUC" in name]
+        rank_based = [name for name in names if "AUC" in name or name == "NE"]
         assert missing == {f"{name}/one_class" for name in rank_based} | {f"{name}/nothing" for name in names}
 
 

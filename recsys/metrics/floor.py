@@ -1,23 +1,27 @@
 """The floor every model is compared with: popularity, item-KNN and first-order transitions.
 
-Each has `fit(timelines, num_items)` and `scores(history)`, and nothing to tune but item-KNN's `last`. What the counts are taken
-from, training alone or training and validation, is the caller's choice of `timelines`, and belongs beside every figure.
-Shapes: B = users in a batch, U = users, E = events, I = rows of the item table (padding and unknown included), K = places.
+Each has `fit(timelines, num_items)`, and nothing to tune but item-KNN's `last`. What the counts are taken from, training alone
+or training and validation, is the caller's choice of `timelines`, and belongs beside every figure. Scores of users x items are
+never dense: `pieces` has the items with a score of their own for a user, `rest_I` ranks all others, alike for everyone.
+Shapes: U = users, E = events, I = rows of the item table (padding and unknown included), N = scores of one piece, J = items
+that users are scored from, W = items of one block, B = users of one piece.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol, Self
+from functools import cached_property
+from typing import Self
 
 import numpy as np
 import scipy.sparse as sp
 
-from recsys.columns import FIRST_ID, PADDING_ID
-from recsys.jagged import Jagged
+from recsys.columns import FIRST_ID
+from recsys.jagged import Jagged, ranges
+from recsys.metrics.floor_lists import Piece, Scorer, recommend
 
+__all__ = ["ItemKNN", "Popularity", "Scorer", "Transitions", "recommend"]
 
-class Scorer(Protocol):
-    def scores(self, history: Jagged) -> np.ndarray:
-        """score_BI, a new array of floats, from each user's items, oldest first."""
+PIECE_SCORES = 2**22  # of one piece; of item-KNN's block of similarities too
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,8 +34,12 @@ class Popularity:
     def fit(cls, timelines: Jagged, num_items: int) -> Self:
         return cls(_event_counts(timelines, num_items))
 
-    def scores(self, history: Jagged) -> np.ndarray:
-        return np.tile(self.count_I, (len(history), 1))
+    @cached_property
+    def rest_I(self) -> np.ndarray:
+        return _descending(self.count_I)
+
+    def pieces(self, history: Jagged) -> Iterator[Piece]:
+        return iter(())
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,22 +48,47 @@ class ItemKNN:
 
     Sarwar et al. 2001, https://doi.org/10.1145/371920.372071. Differs from the paper: all neighbours count, not the nearest
     few, and an item is one or zero in a profile, whatever its rating.
+
+    Only similarities of items that some user is scored from are made, for a block of items at a time: at most PIECE_SCORES of
+    them are in memory (or one item's), beside the training events.
     """
 
-    similarity_II: sp.csr_array
+    unit_UI: sp.csc_array  # 1 / sqrt(|U_i|) where the user has the item
     last: int | None = None  # score from this many last events; None is the whole history
 
     @classmethod
     def fit(cls, timelines: Jagged, num_items: int, *, last: int | None = None) -> Self:
         seen_UI = _incidence(timelines, num_items)
-        users_I = seen_UI.sum(axis=0)
-        unit_UI = seen_UI @ sp.diags_array(1 / np.sqrt(np.maximum(users_I, 1)))
-        similarity_II = (unit_UI.T @ unit_UI).tocsr()
-        return cls(similarity_II - sp.diags_array(similarity_II.diagonal()), last)
+        return cls((seen_UI @ sp.diags_array(1 / np.sqrt(np.maximum(seen_UI.sum(axis=0), 1)))).tocsc(), last)
 
-    def scores(self, history: Jagged) -> np.ndarray:
-        profile = history if self.last is None else history.last(self.last)
-        return (_incidence(profile, self.similarity_II.shape[0]) @ self.similarity_II).toarray()
+    @property
+    def rest_I(self) -> np.ndarray:
+        """Items that share no user with the profile tie at 0: by id."""
+        return np.arange(FIRST_ID, self.unit_UI.shape[1])
+
+    def pieces(self, history: Jagged) -> Iterator[Piece]:
+        num_items = self.unit_UI.shape[1]
+        profile_UI = _incidence(history if self.last is None else history.last(self.last), num_items)
+        item_J = np.unique(profile_UI.indices)
+        profile_UJ = sp.csr_array(
+            (profile_UI.data, np.searchsorted(item_J, profile_UI.indices), profile_UI.indptr), (len(history), len(item_J))
+        )
+        unit_JU = self.unit_UI[:, item_J].T.tocsr()
+        for begin, end in _blocks(self._most_similar(unit_JU)):
+            similarity_JW = (unit_JU @ self.unit_UI[:, begin:end].tocsr()).tocsr()
+            own_N = item_J[np.repeat(np.arange(len(item_J)), np.diff(similarity_JW.indptr))] == begin + similarity_JW.indices
+            similarity_JW.data[own_N] = 0
+            for first, stop in _blocks(_row_sums(profile_UJ, np.diff(similarity_JW.indptr))):
+                score_BW = profile_UJ[first:stop] @ similarity_JW
+                row_N = np.repeat(np.arange(first, stop), np.diff(score_BW.indptr))
+                some_N = score_BW.data > 0
+                yield Piece(row_N[some_N], begin + score_BW.indices[some_N].astype(np.int64), score_BW.data[some_N])
+
+    def _most_similar(self, unit_JU: sp.csr_array) -> np.ndarray:
+        """At most so many of the items J share a user with each item."""
+        of_U = np.bincount(unit_JU.indices, minlength=unit_JU.shape[1])
+        sums_I1 = np.concatenate([[0], np.cumsum(of_U[self.unit_UI.indices])])[self.unit_UI.indptr]
+        return np.minimum(np.diff(sums_I1), unit_JU.shape[0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,44 +108,39 @@ class Transitions:
         popularity_I = _event_counts(timelines, num_items)
         return cls(_count_pairs(before_E, after_E, (num_items, num_items)), popularity_I / (popularity_I.sum() + 1))
 
-    def scores(self, history: Jagged) -> np.ndarray:
-        return (_incidence(history.last(1), len(self.tie_break_I)) @ self.count_II).toarray() + self.tie_break_I
+    @cached_property
+    def rest_I(self) -> np.ndarray:
+        return _descending(self.tie_break_I)
+
+    def pieces(self, history: Jagged) -> Iterator[Piece]:
+        user_N = np.flatnonzero(history.lengths)
+        last_N = history.item_E[history.offset_U1[user_N + 1] - 1]
+        start_N, count_N = self.count_II.indptr[last_N].astype(np.int64), np.diff(self.count_II.indptr)[last_N].astype(np.int64)
+        for begin, end in _blocks(count_N):
+            entry_N = ranges(start_N[begin:end], count_N[begin:end])
+            item_N = self.count_II.indices[entry_N].astype(np.int64)
+            row_N = np.repeat(user_N[begin:end], count_N[begin:end])
+            yield Piece(row_N, item_N, self.count_II.data[entry_N] + self.tie_break_I[item_N])
 
 
-def recommend(scorer: Scorer, history: Jagged, num_items: int, k: int, *, filter_seen: bool, batch: int = 512) -> np.ndarray:
-    """item_UK: each user's best `k` items, best first, the lower id first among equal scores; 0 fills a short list.
-
-    Padding and unknown are never recommended, nor, with `filter_seen`, an item of the user's history.
-    """
-    item_UK = np.full((len(history), k), PADDING_ID, np.int64)
-    for begin in range(0, len(history), batch):
-        chunk = history.slice(begin, begin + batch)
-        score_BI = scorer.scores(chunk)
-        assert score_BI.shape == (len(chunk), num_items), f"{score_BI.shape} scores for {len(chunk)} users, {num_items} items"
-        score_BI[:, :FIRST_ID] = -np.inf
-        if filter_seen:
-            score_BI[chunk.row_E, chunk.item_E] = -np.inf
-        item_BK = top_k(score_BI, min(k, num_items))
-        item_UK[begin : begin + len(chunk), : item_BK.shape[1]] = item_BK
-    return item_UK
+def _blocks(cost_N: np.ndarray) -> Iterator[tuple[int, int]]:
+    """[begin, end) of consecutive runs that cost at most PIECE_SCORES together, or are one alone that costs more."""
+    total_N, begin = np.cumsum(cost_N), 0
+    while begin < len(cost_N):
+        spent = total_N[begin - 1] if begin else 0
+        end = max(begin + 1, int(np.searchsorted(total_N, spent + PIECE_SCORES, side="right")))
+        yield begin, end
+        begin = end
 
 
-def top_k(score_BI: np.ndarray, k: int) -> np.ndarray:
-    """item_BK of the `k` highest scores, best first, the lower id first among equals; 0 in the place of a score of -inf."""
-    num_items = score_BI.shape[1]
-    assert 1 <= k <= num_items, f"k={k} of {num_items} items"
-    if bad := np.count_nonzero(np.isnan(score_BI)):
-        raise ValueError(f"{bad} of {score_BI.size} scores are NaN")
-    # A partition alone keeps an arbitrary few of the items that tie at the last place: keep all above it, then the lowest ids.
-    last_B1 = np.partition(score_BI, num_items - k, axis=1)[:, [num_items - k]]
-    above_BI, level_BI = score_BI > last_B1, score_BI == last_B1
-    places_B1 = k - above_BI.sum(axis=1, keepdims=True)
-    keep_BI = above_BI | (level_BI & (level_BI.cumsum(axis=1, dtype=np.int32) <= places_B1))
-    item_BK = np.nonzero(keep_BI)[1].reshape(-1, k)
-    score_BK = np.take_along_axis(score_BI, item_BK, axis=1)
-    order_BK = np.argsort(-score_BK, axis=1, kind="stable")
-    item_BK = np.where(np.isneginf(score_BK), PADDING_ID, item_BK)
-    return np.take_along_axis(item_BK, order_BK, axis=1)
+def _row_sums(profile_UJ: sp.csr_array, cost_J: np.ndarray) -> np.ndarray:
+    """What each user's items cost together."""
+    return np.diff(np.concatenate([[0], np.cumsum(cost_J[profile_UJ.indices], dtype=np.int64)])[profile_UJ.indptr])
+
+
+def _descending(score_I: np.ndarray) -> np.ndarray:
+    """The catalogue by score, the lower id first among equals."""
+    return FIRST_ID + np.argsort(-score_I[FIRST_ID:], kind="stable")
 
 
 def _event_counts(timelines: Jagged, num_items: int) -> np.ndarray:

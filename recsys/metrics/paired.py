@@ -1,15 +1,15 @@
-"""Means, AUC and GAUC with users drawn anew, the same draws for every model that is compared.
+"""Means, AUC and GAUC with users drawn anew (`recsys.metrics.resample`), the same draws for every model that is compared.
 
 Users are what is drawn, since the rows of one user are dependent (`recsys.metrics.classification.auc_interval`); with the same
 draws the difference of two models keeps nothing of what makes a user hard for both.
-Shapes: N = rows, U = users, numbered from 0, R = draws of all users, T = runs of equal scores, S = seeds, M = columns.
+Shapes: N = rows, U = users, numbered from 0, R = draws of all users, T = runs of equal scores, S = seeds.
 """
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
+from recsys.metrics.runs_of_scores import run_starts, user_aucs
 from recsys.metrics.significance import percentile_interval
 
 
@@ -20,16 +20,6 @@ class Difference(NamedTuple):
     low: float
     high: float
     shown: bool
-
-
-def draw_users(num_users: int, replicates: int, rng: np.random.Generator) -> np.ndarray:
-    """times_RU, how often each user was drawn."""
-    return np.stack(list(_draws(num_users, replicates, rng)))
-
-
-def drawn_user_means(value_UM: np.ndarray, replicates: int, rng: np.random.Generator) -> np.ndarray:
-    """mean_RM over users of each column. Draws are not kept, so that millions of users fit."""
-    return np.stack([times_U @ value_UM for times_U in _draws(len(value_UM), replicates, rng)]) / len(value_UM)
 
 
 def drawn_mean(value_N: np.ndarray, user_N: np.ndarray, times_RU: np.ndarray) -> np.ndarray:
@@ -43,7 +33,7 @@ def drawn_mean(value_N: np.ndarray, user_N: np.ndarray, times_RU: np.ndarray) ->
 def drawn_auc(score_N: np.ndarray, label_N: np.ndarray, user_N: np.ndarray, times_RU: np.ndarray) -> np.ndarray:
     """auc_R over all rows, a row of a user drawn twice counting twice; NaN where one class is missing."""
     order_N = np.argsort(score_N)
-    positive_N, user_N, start_T = label_N[order_N] == 1, user_N[order_N], _run_starts(score_N[order_N])
+    positive_N, user_N, start_T = label_N[order_N] == 1, user_N[order_N], run_starts(score_N[order_N])
     auc_R = np.full(len(times_RU), np.nan)
     for row, times_U in enumerate(times_RU):
         times_N = times_U[user_N].astype(np.float64)
@@ -64,25 +54,6 @@ def drawn_gauc(score_N: np.ndarray, label_N: np.ndarray, user_N: np.ndarray, tim
     return np.divide(weight_RU @ auc_U[both_U], total_R, out=np.full(len(total_R), np.nan), where=total_R > 0)
 
 
-def user_aucs(
-    score_N: np.ndarray, label_N: np.ndarray, user_N: np.ndarray, num_users: int
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """auc_U, NaN where a user has one class, and their numbers of rows."""
-    order_N = np.lexsort((score_N, user_N))
-    positive_N, user_N = (label_N[order_N] == 1).astype(np.float64), user_N[order_N]
-    start_T = _run_starts(user_N, score_N[order_N])
-    positive_T, user_T = np.add.reduceat(positive_N, start_T), user_N[start_T]
-    negative_T = np.diff(start_T, append=len(user_N)) - positive_T
-    rows_U = np.bincount(user_N, minlength=num_users)
-    positives_U = np.bincount(user_N, weights=positive_N, minlength=num_users)
-    negatives_U = rows_U - positives_U
-    before_U = negatives_U.cumsum() - negatives_U  # negatives of the users sorted before
-    below_T = negative_T.cumsum() - negative_T / 2 - before_U[user_T]
-    wins_U = np.bincount(user_T, weights=positive_T * below_T, minlength=num_users)
-    pairs_U = positives_U * negatives_U
-    return np.divide(wins_U, pairs_U, out=np.full(num_users, np.nan), where=pairs_U > 0), rows_U
-
-
 def difference(a_S: np.ndarray, b_S: np.ndarray, a_SR: np.ndarray, b_SR: np.ndarray, confidence: float = 0.95) -> Difference:
     """a - b: `a_S` as measured with each seed, `a_SR` with the users drawn anew.
 
@@ -94,15 +65,3 @@ def difference(a_S: np.ndarray, b_S: np.ndarray, a_SR: np.ndarray, b_SR: np.ndar
     low, high = percentile_interval(drawn_R, confidence) if len(drawn_R) else (float("nan"), float("nan"))
     apart = a_S.min() > b_S.max() or a_S.max() < b_S.min()
     return Difference(float(a_S.mean() - b_S.mean()), low, high, bool(apart and (low > 0 or high < 0)))
-
-
-def _draws(num_users: int, replicates: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    for _ in range(replicates):
-        yield np.bincount(rng.integers(num_users, size=num_users), minlength=num_users).astype(np.int32)
-
-
-def _run_starts(*sorted_keys: np.ndarray) -> np.ndarray:
-    """Where a run of equal keys begins, in arrays that are sorted together."""
-    new_N = np.ones(len(sorted_keys[0]), bool)
-    new_N[1:] = np.any([key_N[1:] != key_N[:-1] for key_N in sorted_keys], axis=0)
-    return np.flatnonzero(new_N)

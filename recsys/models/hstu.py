@@ -70,6 +70,26 @@ class Block(nn.Module):
         mixed_MD = grid.real(mixed.transpose(1, 2).reshape(grid.batch * grid.length, self.dim))
         return x_MD + self.out(self.dropout(gate_MD * _norm(mixed_MD)))
 
+    def last(self, x_MD: Tensor, grid: Grid, bucket_BLL: Tensor, length_B: Tensor) -> Tensor:
+        """user_BD: what `forward` gives for the token after each user's last item, without the others' queries and gates."""
+        row_B = torch.arange(grid.batch, device=x_MD.device)
+        place_L = torch.arange(grid.length, device=x_MD.device)
+        last_BD = last_token(x_MD, grid, length_B)
+        weight_gate, weight_value, weight_query, weight_key = self.gate_value_query_key.weight.split(self.dim)
+        normed_MD, normed_BD = _norm(x_MD), _norm(last_BD)
+        value, key = (
+            functional.silu(normed_MD @ weight.T).view(grid.batch, grid.length, self.heads, -1)
+            for weight in (weight_value, weight_key)
+        )
+        query = functional.silu(normed_BD @ weight_query.T).view(grid.batch, self.heads, 1, -1)
+        after_BL = length_B[:, None] - place_L
+        bias_BL = self.time_K[bucket_BLL[row_B, length_B].long()] + self.position_P[after_BL.clamp(min=0)]
+        bias_BL = bias_BL.masked_fill(after_BL < 0, -1e4)
+        weight = functional.silu(query @ key.permute(0, 2, 3, 1) + bias_BL[:, None, None]) / self.max_tokens
+        mixed_BD = (weight @ value.transpose(1, 2)).reshape(grid.batch, self.dim)
+        gate_BD = functional.silu(normed_BD @ weight_gate.T)
+        return last_BD + self.out(self.dropout(gate_BD * _norm(mixed_BD)))
+
 
 class HSTUEncoder(nn.Module):
     """Padding sits on the right of every sequence, so the causal mask alone hides it from real positions."""
@@ -91,20 +111,23 @@ class HSTUEncoder(nn.Module):
         """
         x_MD, grid = join_start(history_ND * self.scale, length_B, self.start)
         time_BL = grid.padded(time_M[:, None]).view(grid.batch, grid.length)
-        return self._encode(x_MD + self.place[grid.column_M], grid, time_BL)
+        x_MD, bucket_BLL = (
+            self.dropout(x_MD + self.place[grid.column_M]),
+            elapsed_buckets(time_BL, knows_request=self.knows_request),
+        )
+        for block in self.blocks:
+            x_MD = block(x_MD, grid, bucket_BLL)
+        return x_MD
 
     def encode_padded(self, history_BLD: Tensor, length_B: Tensor, time_BM: Tensor) -> Tensor:
         """Encode right-padded histories, the form ONNX takes. `time_BM`: milliseconds of the events, the request's at
         column `length_B`. Return user_BD, the state after the last real item."""
         x_MD, grid = join_start_padded(history_BLD * self.scale, self.start)
         x_MD = (x_MD.view(grid.batch, grid.length, -1) + self.place[: grid.length]).flatten(0, 1)
-        return last_token(self._encode(x_MD, grid, time_BM), grid, length_B)
-
-    def _encode(self, x_MD: Tensor, grid: Grid, time_BL: Tensor) -> Tensor:
-        x_MD, bucket_BLL = self.dropout(x_MD), elapsed_buckets(time_BL, knows_request=self.knows_request)
-        for block in self.blocks:
+        x_MD, bucket_BLL = self.dropout(x_MD), elapsed_buckets(time_BM, knows_request=self.knows_request)
+        for block in self.blocks[:-1]:
             x_MD = block(x_MD, grid, bucket_BLL)
-        return x_MD
+        return self.blocks[-1].last(x_MD, grid, bucket_BLL, length_B)
 
 
 def elapsed_buckets(time_BL: Tensor, *, knows_request: bool) -> Tensor:

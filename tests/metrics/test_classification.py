@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from recsys.metrics.classification import auc, auc_interval, expected_calibration_error, gauc, log_loss
+from recsys.metrics.classification import auc, auc_interval, gauc, pr_auc
+from recsys.metrics.probability import expected_calibration_error, log_loss
 
 
 def rows(seed: int, count: int = 500, users: int = 40) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -95,37 +96,21 @@ def test_auc_interval_leaves_out_replicates_with_one_class():
     assert auc_interval(score_N, label_N, user_N, rng=np.random.default_rng(0)) == (1, 1)
 
 
-def test_log_loss_by_hand_and_against_scikit_learn():
-    # -(ln .5 + ln .75) / 2 = (.693147 + .287682) / 2
-    assert log_loss(np.array([0.5, 0.25]), np.array([1, 0])) == pytest.approx(0.4904146)
-    # A certain mistake is clipped at 2.2e-16: -ln 2.2e-16 = 36.04; a certain hit costs nothing.
-    assert log_loss(np.array([0.0]), np.array([1])) == pytest.approx(36.0437, abs=1e-4)
-    assert log_loss(np.array([1.0], np.float32), np.array([1])) == pytest.approx(0, abs=1e-15)
-    probability_N, label_N, _ = rows(5)
-    assert log_loss(probability_N, label_N) == pytest.approx(sk.log_loss(label_N, probability_N.astype(np.float64)))
+def test_pr_auc_by_hand():
+    # From the top: .9 positive (precision 1/1), .6 one of each in one step (2/3), .1 negative. Recall rises by 1/2 and 1/2.
+    score_N, label_N = np.array([0.6, 0.9, 0.1, 0.6]), np.array([0, 1, 0, 1])
+    assert pr_auc(score_N, label_N) == pytest.approx(1 / 2 + 1 / 2 * 2 / 3)
+    assert pr_auc(np.full(4, 0.3), label_N) == 0.5  # no order: the share of positives
+    assert np.isnan(pr_auc(score_N, np.zeros(4)))
+    assert np.isnan(pr_auc(np.empty(0), np.empty(0)))
 
 
-def test_calibration_error_by_hand():
-    # Two bins. (0, .5]: probabilities .1 and .5, labels 0 and 1: |.5 - .3| = .2 over 2 rows.
-    # (.5, 1]: .7, .9, labels 1 and 1: |1 - .8| = .2 over 2 rows. With 0 in the first bin as a fifth row, label 0:
-    # first bin |1/3 - .2| = .4/3 over 3 rows; ECE = (3 * .4/3 + 2 * .2) / 5 = .16.
-    probability_N, label_N = np.array([0.1, 0.5, 0.7, 0.9, 0.0]), np.array([0, 1, 1, 1, 0])
-    assert expected_calibration_error(probability_N[:4], label_N[:4], bins=2) == pytest.approx(0.2)
-    assert expected_calibration_error(probability_N, label_N, bins=2) == pytest.approx(0.16)
-    assert expected_calibration_error(np.array([1.0, 0.0]), np.array([1, 0])) == 0
-    # 0 shares the first bin: |1/3 - .2| over 3 rows. In a bin of its own it would add |1 - 0| and |0 - .3| * 2: 1.6 / 3.
-    assert expected_calibration_error(np.array([0.0, 0.1, 0.5]), np.array([1, 0, 0]), bins=2) == pytest.approx(0.4 / 3)
-    # One bin sees only the overall rate: mean label 3/5, mean probability 2.2/5.
-    assert expected_calibration_error(probability_N, label_N, bins=1) == pytest.approx(0.16)
-
-
-def test_calibration_error_sees_overconfidence_and_not_honest_probabilities():
-    rng = np.random.default_rng(6)
-    probability_N = rng.random(50_000)
-    label_N = rng.random(50_000) < probability_N
-    overconfident_N = np.where(probability_N > 0.5, 0.99, 0.01)
-    assert expected_calibration_error(probability_N, label_N) < 0.01
-    assert expected_calibration_error(overconfident_N, label_N) > 0.2
+@pytest.mark.parametrize("seed", range(5))
+def test_pr_auc_agrees_with_scikit_learn_under_ties_whatever_the_order_of_rows(seed: int):
+    score_N, label_N, _ = rows(seed)
+    assert pr_auc(score_N, label_N) == pytest.approx(sk.average_precision_score(label_N, score_N))
+    order_N = np.random.default_rng(seed).permutation(len(score_N))
+    assert pr_auc(score_N[order_N], label_N[order_N]) == pytest.approx(pr_auc(score_N, label_N))
 
 
 def test_bad_input_is_refused():
@@ -134,6 +119,7 @@ def test_bad_input_is_refused():
     for call in (
         lambda: auc(score_N, label_N),
         lambda: gauc(score_N, label_N, user_N),
+        lambda: pr_auc(score_N, label_N),
         lambda: log_loss(score_N, label_N),
         lambda: expected_calibration_error(score_N, label_N),
         lambda: auc_interval(score_N, label_N, user_N, rng=np.random.default_rng(0)),

@@ -1,6 +1,7 @@
-"""Shapes: U = users, B = users in a batch, I = rows of the item table, K = places."""
+"""Shapes: U = users, I = rows of the item table, K = places."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +9,66 @@ import pytest
 
 from recsys.columns import FIRST_ID
 from recsys.jagged import Jagged
-from recsys.metrics.floor import ItemKNN, Popularity, Scorer, Transitions, recommend, top_k
+from recsys.metrics import floor
+from recsys.metrics.floor import ItemKNN, Popularity, Scorer, Transitions, recommend
+from recsys.metrics.floor_lists import Piece
 from recsys.metrics.ranking import rank_metrics
 
 TIMELINES = Jagged.from_lists([[2, 3, 4], [2, 3, 2, 3], [3, 5], []])
 NUM_ITEMS = 7
+
+
+def scores(scorer: Scorer, history: Jagged) -> dict[tuple[int, int], float]:
+    """By user and item, from all pieces."""
+    found = [entry for piece in scorer.pieces(history) for entry in zip(*(part.tolist() for part in piece), strict=True)]
+    assert len({(user, item) for user, item, _ in found}) == len(found), "no score comes twice"
+    return {(user, item): score for user, item, score in found}
+
+
+def known_UI(timelines: Jagged, num_items: int) -> np.ndarray:
+    seen_UI = np.zeros((len(timelines), num_items))
+    seen_UI[timelines.row_E, timelines.item_E] = 1
+    return seen_UI
+
+
+def dense_popularity(timelines: Jagged, history: Jagged, num_items: int) -> np.ndarray:
+    return np.tile(np.bincount(timelines.item_E, minlength=num_items).astype(float), (len(history), 1))
+
+
+def dense_knn(timelines: Jagged, history: Jagged, num_items: int) -> np.ndarray:
+    """In 32 bits, and summed in the order of the users and of the items of a profile: equal to the last bit."""
+    seen_UI = known_UI(timelines, num_items).astype(np.float32)
+    unit_UI = seen_UI * (1 / np.sqrt(np.maximum(seen_UI.sum(0), 1)))
+    similarity_II = np.zeros((num_items, num_items), np.float32)
+    for unit_I in unit_UI:
+        similarity_II += np.outer(unit_I, unit_I)
+    np.fill_diagonal(similarity_II, 0)
+    score_UI = np.zeros((len(history), num_items), np.float32)
+    for user, profile_I in enumerate(known_UI(history.last(3), num_items)):
+        for item in np.flatnonzero(profile_I):
+            score_UI[user] += similarity_II[item]
+    return score_UI
+
+
+def dense_transitions(timelines: Jagged, history: Jagged, num_items: int) -> np.ndarray:
+    score_UI = dense_popularity(timelines, history, num_items) / (len(timelines.item_E) + 1)
+    for user in np.flatnonzero(history.lengths):
+        last = history.item_E[history.offset_U1[user + 1] - 1]
+        for line in range(len(timelines)):
+            items = timelines.slice(line, line + 1).item_E
+            np.add.at(score_UI[user], items[1:][items[:-1] == last], 1)
+    return score_UI
+
+
+def ranked(score_UI: np.ndarray, history: Jagged, k: int, *, filter_seen: bool) -> np.ndarray:
+    """The best `k` of dense scores by a full sort."""
+    score_UI[:, :FIRST_ID] = -np.inf
+    if filter_seen:
+        score_UI[history.row_E, history.item_E] = -np.inf
+    id_UI = np.broadcast_to(np.arange(score_UI.shape[1]), score_UI.shape)
+    order_UK = np.lexsort((id_UI, -score_UI))[:, :k]
+    item_UK = np.where(np.isneginf(np.take_along_axis(score_UI, order_UK, 1)), 0, order_UK)
+    return np.pad(item_UK, [(0, 0), (0, k - item_UK.shape[1])])
 
 
 def test_jagged_slices_and_ends():
@@ -31,8 +87,12 @@ def test_jagged_slices_and_ends():
 
 def test_popularity_counts_events():
     # Item 2: once and twice; 3: once, twice and once; 4 and 5: once.
-    score_BI = Popularity.fit(TIMELINES, NUM_ITEMS).scores(Jagged.from_lists([[2], []]))
-    assert score_BI.tolist() == [[0, 0, 3, 4, 1, 1, 0]] * 2
+    model = Popularity.fit(TIMELINES, NUM_ITEMS)
+    assert model.count_I.tolist() == [0, 0, 3, 4, 1, 1, 0]
+    assert recommend(model, Jagged.from_lists([[2], []]), NUM_ITEMS, 5, filter_seen=True).tolist() == [
+        [3, 4, 5, 6, 0],
+        [3, 2, 4, 5, 6],
+    ]
 
 
 def test_item_knn_by_hand():
@@ -40,27 +100,22 @@ def test_item_knn_by_hand():
     cos_23, cos_24, cos_34, cos_35 = 2 / np.sqrt(6), 1 / np.sqrt(2), 1 / np.sqrt(3), 1 / np.sqrt(3)
     whole = ItemKNN.fit(TIMELINES, NUM_ITEMS)
     history = Jagged.from_lists([[2], [2, 3, 2], []])
-    expected_BI = [
-        [0, 0, 0, cos_23, cos_24, 0, 0],
-        [0, 0, cos_23, cos_23, cos_24 + cos_34, cos_35, 0],  # 2 is there twice and counts once
-        [0, 0, 0, 0, 0, 0, 0],
-    ]
-    np.testing.assert_allclose(whole.scores(history), expected_BI, rtol=1e-6)
+    expected = {
+        (0, 3): cos_23, (0, 4): cos_24,
+        (1, 2): cos_23, (1, 3): cos_23, (1, 4): cos_24 + cos_34, (1, 5): cos_35,  # 2 is there twice and counts once
+    }  # fmt: skip
+    assert scores(whole, history) == pytest.approx(expected, rel=1e-6)
     # From the last event alone, the second user is the first.
     last = ItemKNN.fit(TIMELINES, NUM_ITEMS, last=1)
-    np.testing.assert_allclose(last.scores(history)[1], expected_BI[0], rtol=1e-6)
-
-
-def test_item_knn_agrees_with_dense_cosine():
-    rng = np.random.default_rng(0)
-    timelines = Jagged.from_lists([rng.integers(2, 20, rng.integers(0, 9)) for _ in range(60)])
-    seen_UI = np.zeros((60, 20))
-    seen_UI[timelines.row_E, timelines.item_E] = 1
-    norm_I = np.linalg.norm(seen_UI, axis=0)
-    norm_I[norm_I == 0] = 1
-    similarity_II = (seen_UI.T @ seen_UI) / np.outer(norm_I, norm_I)
-    np.fill_diagonal(similarity_II, 0)
-    np.testing.assert_allclose(ItemKNN.fit(timelines, 20).scores(timelines), seen_UI @ similarity_II, rtol=1e-5, atol=1e-6)
+    assert {item: score for (user, item), score in scores(last, history).items() if user == 1} == pytest.approx(
+        {3: cos_23, 4: cos_24}, rel=1e-6
+    )
+    # Items without a common user tie at 0: by id.
+    assert recommend(whole, history, NUM_ITEMS, 5, filter_seen=True).tolist() == [
+        [3, 4, 5, 6, 0],
+        [4, 5, 6, 0, 0],
+        [2, 3, 4, 5, 6],
+    ]
 
 
 def test_transitions_by_hand():
@@ -96,19 +151,67 @@ def test_recommend_filters_fills_and_is_the_same_in_any_batch(scorer: Scorer):
     assert (np.sort(unfiltered_UK, axis=1) == np.arange(FIRST_ID, NUM_ITEMS)).all()
 
 
-def test_top_k_agrees_with_a_stable_sort_under_ties():
-    rng = np.random.default_rng(1)
-    score_BI = rng.integers(0, 4, (300, 25)).astype(np.float32)
-    score_BI[rng.random((300, 25)) < 0.5] = -np.inf
-    for k in (1, 7, 25):
-        expected_BK = np.argsort(-score_BI, axis=1, kind="stable")[:, :k]
-        expected_BK[np.isneginf(np.take_along_axis(score_BI, expected_BK, axis=1))] = 0
-        np.testing.assert_array_equal(top_k(score_BI, k), expected_BK)
+WAYS = {
+    "popularity": (Popularity, dense_popularity),
+    "item-knn": (ItemKNN, dense_knn),
+    "transitions": (Transitions, dense_transitions),
+}
 
 
-def test_top_k_refuses_nan():
-    with pytest.raises(ValueError, match="1 of 3 scores are NaN"):
-        top_k(np.array([[0.0, np.nan, 1.0]]), 2)
+@pytest.mark.parametrize("name", WAYS)
+@pytest.mark.parametrize("piece_scores", [1, 40, 10_000])
+def test_lists_are_those_of_dense_scores(name: str, piece_scores: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many ties, few items, reserved ids in timelines, lists longer than what is left, pieces of any size."""
+    monkeypatch.setattr(floor, "PIECE_SCORES", piece_scores)
+    rng = np.random.default_rng(piece_scores)
+    kind, reference = WAYS[name]
+    for num_items, lists in ((3, 4), (12, 30), (60, 50), (60, 8)):
+        timelines, history = (
+            Jagged.from_lists([rng.integers(0, num_items, rng.integers(0, 12)) for _ in range(count)]) for count in (lists, 20)
+        )
+        model = kind.fit(timelines, num_items, **({"last": 3} if kind is ItemKNN else {}))
+        for k, filter_seen in ((1, True), (4, True), (4, False), (70, True)):
+            found_UK = recommend(model, history, num_items, k, filter_seen=filter_seen, batch=7)
+            expected_UK = ranked(reference(timelines, history, num_items), history, k, filter_seen=filter_seen)
+            np.testing.assert_array_equal(found_UK, expected_UK)
+
+
+def test_long_rows_are_cut_before_they_are_sorted_and_lose_nothing() -> None:
+    """More scores of a user than two lists hold, with ties, a part of them seen, over two pieces."""
+    rng = np.random.default_rng(0)
+    num_items, history = 500, Jagged.from_lists([rng.integers(FIRST_ID, 500, 60), [], rng.integers(FIRST_ID, 500, 5)])
+    score_UI = rng.integers(1, 40, (3, num_items)).astype(float)
+
+    class Given:
+        rest_I = np.arange(FIRST_ID, num_items)
+
+        def pieces(self, history: Jagged) -> Iterator[Piece]:
+            for begin, end in ((300, 500), (0, 300)):
+                row_N, item_N = (grid.ravel() for grid in np.meshgrid(np.arange(3), np.arange(begin, end), indexing="ij"))
+                yield Piece(row_N, item_N, score_UI[row_N, item_N])
+
+    found_UK = recommend(Given(), history, num_items, 20, filter_seen=True)
+    np.testing.assert_array_equal(found_UK, ranked(score_UI.copy(), history, 20, filter_seen=True))
+
+
+def test_item_knn_keeps_no_more_similarities_than_a_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(floor, "PIECE_SCORES", 500)
+    rng = np.random.default_rng(0)
+    timelines = Jagged.from_lists([rng.integers(2, 400, 40) for _ in range(100)])
+    pieces = list(ItemKNN.fit(timelines, 400, last=3).pieces(timelines))
+    assert sum(len(piece.row_N) for piece in pieces) > 20_000
+    assert max(len(piece.row_N) for piece in pieces) <= 500
+
+
+def test_scores_that_are_nan_are_refused() -> None:
+    class Broken:
+        rest_I = np.arange(FIRST_ID, 5)
+
+        def pieces(self, history: Jagged) -> Iterator[Piece]:
+            yield Piece(np.array([0, 0]), np.array([2, 3]), np.array([1.0, np.nan]))
+
+    with pytest.raises(ValueError, match="1 of 2 scores are NaN"):
+        recommend(Broken(), Jagged.from_lists([[4]]), 5, 2, filter_seen=True)
 
 
 def ml_1m() -> Jagged:

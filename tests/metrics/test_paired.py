@@ -1,11 +1,10 @@
-"""Users drawn anew count as often as drawn. Shapes: N = rows, U = users, R = draws, S = seeds, M = columns."""
+"""Users drawn anew count as often as drawn. Shapes: N = rows, U = users, R = draws, S = seeds."""
 
 import numpy as np
 import pytest
 
 from recsys.metrics import paired
 from recsys.metrics.classification import auc, gauc
-from recsys.metrics.significance import paired_bootstrap
 
 
 def rows(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -41,12 +40,6 @@ def test_a_draw_without_both_classes_has_no_metric() -> None:
     np.testing.assert_array_equal(paired.drawn_gauc(score_N, label_N, user_N, times_RU), [1.0, np.nan])
 
 
-def test_users_are_drawn_with_replacement() -> None:
-    times_RU = paired.draw_users(7, 100, np.random.default_rng(0))
-    assert (times_RU.sum(1) == 7).all()
-    assert times_RU.max() > 1
-
-
 @pytest.mark.parametrize(
     ("a_S", "drawn", "shown"),
     [
@@ -69,13 +62,3 @@ def test_a_mean_over_rows_counts_the_rows_of_a_user_as_often_as_the_user_is_draw
     # once each: (1 + 2 + 6) / 3; the first twice: 6 / 4; the second twice: 12 / 2; nobody who has a row: none
     times_RU = np.array([[1, 1, 0], [2, 0, 0], [0, 2, 0], [0, 0, 2]])
     np.testing.assert_allclose(paired.drawn_mean(value_N, user_N, times_RU), [3.0, 1.5, 6.0, np.nan])
-
-
-def test_drawn_means_are_those_of_the_paired_bootstrap() -> None:
-    random = np.random.default_rng(3)
-    value_UM = random.normal(size=(50, 2))
-    mean_RM = paired.drawn_user_means(value_UM, 400, np.random.default_rng(0))
-    assert mean_RM.shape == (400, 2)
-    apart = paired_bootstrap(value_UM[:, 0], value_UM[:, 1], replicates=400, rng=np.random.default_rng(0))
-    low, high = np.quantile(mean_RM[:, 0] - mean_RM[:, 1], [0.025, 0.975])
-    assert (low, high) == pytest.approx((apart.low, apart.high))

@@ -22,6 +22,9 @@ def test_hand_worked_numbers():
     np.testing.assert_allclose(metrics["Precision@2"], [1 / 2, 1 / 2, 0])
     np.testing.assert_allclose(metrics["Precision@4"], [2 / 4, 1 / 4, 0])  # user 1's list is short: K stays 4
     np.testing.assert_allclose(metrics["MRR@4"], [1 / 2, 1, 0])
+    # Precision is 1/2 at both hits of user 0, of at most two and three targets.
+    np.testing.assert_allclose(metrics["MAP@2"], [1 / 2 / 2, 1, 0])
+    np.testing.assert_allclose(metrics["MAP@4"], [(1 / 2 + 2 / 4) / 3, 1, 0])
     # DCG@2 = 1/log2 3 = .63093; ideal, hits at 1 and 2: 1 + 1/log2 3 = 1.63093; their ratio .38685.
     np.testing.assert_allclose(metrics["NDCG@2"], [0.386853, 1, 0], atol=1e-6)
     # DCG@4 = 1/log2 3 + 1/log2 5 = .63093 + .43068 = 1.06161; ideal, three hits: 1 + .63093 + .5 = 2.13093; ratio .49819.
@@ -32,7 +35,7 @@ def test_hand_worked_numbers():
 def test_hits_beyond_k_do_not_count():
     metrics = rank_metrics(np.array([[3, 4, 5]]), Jagged.from_lists([[5]]), [2, 3])
     assert {name: value_U[0] for name, value_U in metrics.items() if name.endswith("@2")} == {
-        "HR@2": 0, "NDCG@2": 0, "MRR@2": 0, "Recall@2": 0, "Precision@2": 0,
+        "HR@2": 0, "NDCG@2": 0, "MAP@2": 0, "MRR@2": 0, "Recall@2": 0, "Precision@2": 0,
     }  # fmt: skip
     assert metrics["MRR@3"][0] == pytest.approx(1 / 3)
     assert metrics["NDCG@3"][0] == pytest.approx(1 / 2)  # 1 / log2 4
@@ -40,7 +43,7 @@ def test_hits_beyond_k_do_not_count():
 
 def test_a_user_without_relevant_items_is_nan_in_every_metric():
     metrics = rank_metrics(np.array([[2, 3], [2, 3]]), Jagged.from_lists([[], [2]]), [1, 2])
-    assert len(metrics) == 10
+    assert len(metrics) == 12
     for name, value_U in metrics.items():
         assert value_U.dtype == np.float64
         assert np.isnan(value_U).tolist() == [True, False], name
@@ -92,6 +95,7 @@ def brute_force(items: list[int], relevant: set[int], k: int) -> dict[str, float
     return {
         f"HR@{k}": float(bool(places)),
         f"NDCG@{k}": sum(1 / np.log2(place + 1) for place in places) / ideal,
+        f"MAP@{k}": sum(hit / place for hit, place in enumerate(places, start=1)) / min(len(relevant), k),
         f"MRR@{k}": 1 / places[0] if places else 0.0,
         f"Recall@{k}": len(places) / len(relevant),
         f"Precision@{k}": len(places) / k,

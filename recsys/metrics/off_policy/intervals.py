@@ -10,7 +10,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from recsys.metrics.off_policy.estimator import Terms
-from recsys.metrics.paired import drawn_user_means
+from recsys.metrics.resample import drawn_user_means
 from recsys.metrics.significance import percentile_interval
 
 
