@@ -17,7 +17,7 @@ from rich.table import Table
 
 from recsys.artefact import code_version
 from recsys.errors import InputError
-from recsys.track import describe_store
+from recsys.track import describe_store, waiting
 
 MIN_DISK_GB = 5.0
 MIN_MEMORY_GB = 2.0
@@ -46,7 +46,18 @@ def checks(uri: str | None = None) -> list[Check]:
     """Every check in order of dependence; none raises, creates or changes anything. Takes some seconds of imports."""
     if _version("recsys") is None:
         return [Check("recsys", False, "not installed in this Python", REINSTALL)]
-    needed = [python(), trio_versions(), trio_imports(), onnx_runtime(), gpu(), store(uri), disk(), memory(), commit()]
+    needed = [
+        python(),
+        trio_versions(),
+        trio_imports(),
+        onnx_runtime(),
+        gpu(),
+        store(uri),
+        spool(uri),
+        disk(),
+        memory(),
+        commit(),
+    ]
     return [*needed, *map(optional, OPTIONAL)]
 
 
@@ -131,6 +142,18 @@ def store(uri: str | None) -> Check:
     except InputError as error:
         problem, _, mend = str(error).rpartition(": ")
         return Check("mlflow store", False, problem, f"{mend[:1].upper()}{mend[1:]}.")
+
+
+def spool(uri: str | None) -> Check:
+    """What runs have logged while the store was away, or was a killed process's to send."""
+    found = waiting(uri)
+    if not found:
+        return Check("mlflow spool", True, "nothing waits to be sent")
+    entries = sum(each.entries for each in found)
+    what = f"{len(found)} journal{'s' * (len(found) != 1)} with {entries} entries wait in {Path(found[0].folder).parent}"
+    return Check(
+        "mlflow spool", None, what, "Run recsys sync when the store answers; the next command that opens it does so, too."
+    )
 
 
 def disk() -> Check:

@@ -39,6 +39,7 @@ class TrainingProgress:
 
     def __init__(self, console: Console | None, run: Run | None):
         self.run = run
+        self.curves = run  # where values of steps and validations go; the run of a stage, where there is one
         self.console = console
         self._bar = Progress(
             TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total} steps"),
@@ -49,6 +50,7 @@ class TrainingProgress:
         self._task: TaskID | None = None
         self._job = ""
         self._seen = self._began = 0.0
+        self.speed: dict[str, float] = {}  # examples per second of each job, validation included
         self._highest: dict[str, float] = {}  # RankMe of each job
 
     def __enter__(self) -> "TrainingProgress":
@@ -65,16 +67,16 @@ class TrainingProgress:
                 self.console.print(f"  {job}: going on from step {step - 1} of a run that was stopped", highlight=False)
             self._task = self._bar.add_task(job, total=total_steps, loss=0.0, speed=0.0)
         self._seen += predictions
+        self.speed[job] = self._seen / max(1e-9, time.perf_counter() - self._began)
         if self._task is not None:
-            speed = self._seen / max(1e-9, time.perf_counter() - self._began)
-            self._bar.update(self._task, completed=step, total=total_steps, loss=metrics["loss"], speed=speed)
-        if self.run is not None and step % max(1, total_steps // LOGGED_STEPS) == 0:
-            self.run.metrics({f"{job}/{name}": value for name, value in metrics.items()}, step)
+            self._bar.update(self._task, completed=step, total=total_steps, loss=metrics["loss"], speed=self.speed[job])
+        if self.curves is not None and step % max(1, total_steps // LOGGED_STEPS) == 0:
+            self.curves.metrics({f"{job}/{name}": value for name, value in metrics.items()}, step)
 
     def validated(self, job: str, *, step: int, epoch: int, metrics: dict[str, float], best: bool) -> None:
         finite = {name: value for name, value in metrics.items() if value == value}
-        if self.run is not None:
-            self.run.metrics({f"{job}/{name}": value for name, value in finite.items()}, step)
+        if self.curves is not None:
+            self.curves.metrics({f"{job}/{name}": value for name, value in finite.items()}, step)
         if self.console is not None:
             shown = "  ".join(f"{name.removeprefix('valid/')} {value:.4f}" for name, value in list(finite.items())[:4])
             speed = self._seen / max(1e-9, time.perf_counter() - self._began)

@@ -8,12 +8,16 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
+from random import Random
 
 import pytest
+from mlflow.exceptions import MlflowException
 
 from recsys import plots, track
 from recsys.errors import InputError
-from recsys.track.runs import flatten
+from recsys.track.bulk import log_metrics
+from recsys.track.facts import flatten
+from recsys.track.spool import Journal
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +69,32 @@ def test_every_buffered_metric_reaches_the_store_even_when_the_run_fails(uri: st
     history = MlflowClient(uri).get_metric_history(run.run_id, "loss")
     assert [(entry.step, entry.value) for entry in history] == [(step, float(step)) for step in range(2345)]
     assert math.isnan(track.get_run(run.run_id, uri=uri).metrics["never"])
+
+
+def test_values_that_are_written_at_once_are_those_that_mlflow_would_write(uri: str) -> None:
+    from mlflow.entities import Metric
+    from mlflow.tracking import MlflowClient
+
+    random = Random(0)
+    values = [(f"m{random.randrange(3)}", random.random(), random.randrange(5), random.randrange(-3, 9)) for _ in range(600)]
+    values += [("m0", math.nan, 9, 9), ("m0", 0.5, 9, 9), ("m1", math.inf, 9, 9), ("m2", -math.inf, 9, 9), *values[:50]]
+    runs = [track.start_run("bulk", name, data="d", uri=uri) for name in ("ours", "theirs")]
+    client = MlflowClient(uri)
+    for part in (values[:300], values[300:], values[200:400]):
+        log_metrics(client, runs[0].run_id, part, uri)
+        client.log_batch(runs[1].run_id, metrics=[Metric(*value) for value in part])
+    for run in runs:
+        run.__exit__(None, None, None)
+
+    def kept(run: track.Run) -> list[object]:
+        latest = {name: repr(value) for name, value in client.get_run(run.run_id).data.metrics.items()}
+        found = [client.get_metric_history(run.run_id, name) for name in sorted(latest)]
+        return [latest, *(sorted((each.step, each.timestamp, repr(each.value)) for each in history) for history in found)]
+
+    assert kept(runs[0]) == kept(runs[1])
+    client.delete_run(runs[0].run_id)
+    with pytest.raises(MlflowException, match="active"):
+        log_metrics(client, runs[0].run_id, values, uri)
 
 
 @pytest.mark.parametrize(("error", "status"), [(RuntimeError, "FAILED"), (KeyboardInterrupt, "KILLED"), (SystemExit, "FAILED")])
@@ -208,7 +238,89 @@ def test_flatten_keeps_scalars_and_empty_values_apart() -> None:
 
 
 def test_importing_the_module_does_not_import_mlflow_or_matplotlib() -> None:
-    program = "import sys, recsys.track, recsys.plots, pipelines.compare, pipelines.promote, pipelines.doctor; "
+    program = (
+        "import sys, recsys.track, recsys.plots, pipelines.comparison.runs, pipelines.promotion.promote, pipelines.doctor; "
+    )
     program += "print({'mlflow', 'matplotlib', 'torch'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_a_run_that_was_handed_over_stays_open_and_ends_as_the_other_process_says(uri: str) -> None:
+    child = track.start_run("experiment", "trial", data="d", uri=uri, params={"a": 1})
+    run_id = child.hand_over()
+    assert track.get_run(run_id, uri=uri).status == "RUNNING"
+    with track.resume_run(run_id, uri=uri) as run:
+        run.metric("x", 1.0)
+    assert track.waiting(uri) == []
+    assert track.sync(uri) == 0
+    assert track.get_run(run_id, uri=uri).status == "FINISHED"
+
+
+def test_what_a_killed_process_left_does_not_undo_how_a_later_one_ended_the_run(uri: str) -> None:
+    run_id = track.start_run("experiment", "trial", data="d", uri=uri).hand_over()
+    left = Journal.begin(track.resolve_uri(uri), {"resume": run_id}, run_id=run_id, busy_s=0.0)
+    left.append({"op": "tag", "name": "said", "value": "late"})
+    with track.resume_run(run_id, uri=uri):
+        pass
+    left.leave()  # as the system does when a process is killed
+    assert track.sync(uri) == 1
+    assert track.get_run(run_id, uri=uri).status == "FINISHED"
+    assert track.get_run(run_id, uri=uri).tags["said"] == "late"
+
+
+def test_what_is_measured_no_longer_is_gone_and_comes_back_when_it_is_measured_again(uri: str) -> None:
+    with track.start_run("anew", "one", data="d1", uri=uri) as run:
+        run.metrics({"test/NDCG@10": 0.1, "slice/young/NDCG@10": 0.2, "cost/train_s": 3.0})
+    for values in ({"test/NDCG@20": 0.3}, {"test/NDCG@20": 0.3}, {"test/NDCG@10": 0.4}):
+        with track.resume_run(run.run_id, uri=uri) as again:
+            again.metrics_anew(values, track.MEASURED)
+        assert track.get_run(run.run_id, uri=uri).metrics == {**values, "cost/train_s": 3.0}
+
+
+def test_a_journal_that_cannot_be_read_is_kept_aside_and_the_rest_is_sent(uri: str, caplog: pytest.LogCaptureFixture) -> None:
+    run_id = track.start_run("experiment", "other", data="d", uri=uri).hand_over()
+    odd, good = (Journal.begin(track.resolve_uri(uri), {"resume": run_id}, run_id=run_id, busy_s=0.0) for _ in range(2))
+    odd.append({"op": "of a later version"})
+    good.append({"op": "tag", "name": "said", "value": "yes"})
+    for journal in (odd, good):
+        journal.append({"op": "hand_over"})
+        journal.leave()
+    assert track.sync(uri) == 1
+    assert track.get_run(run_id, uri=uri).tags["said"] == "yes"
+    assert "cannot send" in caplog.text
+    assert track.waiting(uri) == []
+    assert len(list(odd.folder.parent.glob("unreadable.*"))) == 1
+
+
+def test_many_runs_that_are_read_at_once_are_those_that_mlflow_gives(uri: str) -> None:
+    from recsys.track.runs import FILTERS, all_runs, searched
+    from recsys.track.store import open_store
+
+    with track.start_run("many", "parent", data="d", uri=uri, params={"a": {"b": 1}}, tags={"note": "x"}) as run:
+        run.metrics({"test/NDCG@10": 0.5, "cost/none": math.nan, "cost/most": math.inf})
+        with run.child("retriever", "retriever") as child:
+            child.metric("loss", 1.0)
+    with track.start_run("many", "gone", data="d", uri=uri) as gone:
+        pass
+    client = open_store(track.resolve_uri(uri))
+    client.delete_run(gone.run_id)
+    experiment = client.get_experiment_by_name("many").experiment_id
+    for kind in ("pipelines", "stages", "both"):
+        for deleted in (False, True):
+            ours = all_runs(client, experiment, kind, deleted=deleted)
+            theirs = searched(client, experiment, FILTERS[kind], deleted=deleted)
+            assert str(ours) == str(theirs)  # a number that is none equals itself in text alone
+    assert [run.name for run in all_runs(client, experiment, "pipelines")] == ["parent"]
+
+
+def test_curves_that_are_read_at_once_are_those_that_mlflow_gives(uri: str) -> None:
+    from mlflow.tracking import MlflowClient
+
+    with track.start_run("curves", "r", data="d", uri=uri) as run:
+        for step, value in ((3, 0.25), (1, 0.5), (2, math.nan)):
+            run.metric("valid/NDCG@10", value, step)
+    (found,) = track.metric_histories([run.run_id, "absent"], "valid/NDCG@10", uri=uri).values()
+    theirs = MlflowClient(uri).get_metric_history(run.run_id, "valid/NDCG:10")
+    assert str(found) == str(sorted((each.step, each.value) for each in theirs))
+    assert [step for step, _ in found] == [1, 2, 3]

@@ -1,13 +1,22 @@
 """Registered models: versions of a bundle, and the aliases (candidate, champion, previous) that point to them."""
 
-import os
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from recsys.artefact import MANIFEST
 from recsys.errors import InputError
-from recsys.track.runs import COMMIT, DATA, LOCK, PROTOCOL, get_run
-from recsys.track.store import encode, open_store, refusals, resolve_uri, unless_absent
+from recsys.track.reading import artefact
+from recsys.track.runs import RunSummary, get_run
+from recsys.track.store import decode, encode, open_store, refusals, resolve_uri, shown, unless_absent
+from recsys.track.tags import COMMIT, DATA, LOCK, PROTOCOL
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+MAX_DESCRIPTION = 5000  # characters that the store has room for
 
 
 @dataclass(frozen=True)
@@ -56,13 +65,35 @@ def register(
 
 
 def get_alias(name: str, alias: str, *, uri: str | None = None) -> Version | None:
-    """The version that an alias of a registered model points to; None when the model or the alias is absent."""
+    """The version that an alias of a registered model points to; None when the model, the alias or the version is absent."""
     client = open_store(resolve_uri(uri))
     model = unless_absent(lambda: client.get_registered_model(name))
     if model is None or alias not in model.aliases:
         return None
-    found = client.get_model_version(name, model.aliases[alias])
-    return Version(name, int(found.version), found.run_id, found.source, dict(found.tags))
+    found = unless_absent(lambda: client.get_model_version(name, model.aliases[alias]))
+    return None if found is None else _version(found)
+
+
+def get_version(name: str, number: int, *, uri: str | None = None) -> Version:
+    """A version by its number. Raises InputError, with the numbers there are, when the model or the version is absent."""
+    uri = resolve_uri(uri)
+    client = open_store(uri)
+    if unless_absent(lambda: client.get_registered_model(name)) is None:
+        raise InputError(f"The MLflow store {shown(uri)} has no model {name!r}: export a run to register one")
+    found = unless_absent(lambda: client.get_model_version(name, str(number)))
+    if found is None:
+        known = sorted(int(each.version) for each in client.search_model_versions(f"name = '{name}'"))
+        raise InputError(f"The model {name!r} has no version {number}: choose from {known}")
+    return _version(found)
+
+
+def run_of(version: Version, *, uri: str | None = None) -> RunSummary | None:
+    """The run that exported the version; None when it is absent or was deleted."""
+    client = open_store(resolve_uri(uri))
+    found = unless_absent(lambda: client.get_run(version.run_id))
+    if found is None or found.info.lifecycle_stage == "deleted":
+        return None
+    return get_run(version.run_id, uri=uri)
 
 
 def set_alias(name: str, alias: str, version: int, *, uri: str | None = None) -> None:
@@ -72,19 +103,58 @@ def set_alias(name: str, alias: str, version: int, *, uri: str | None = None) ->
         client.set_registered_model_alias(name, alias, str(version))
 
 
-def tag_version(name: str, version: int, tags: Mapping[str, str], *, uri: str | None = None) -> None:
-    """Write tags on a version of a registered model."""
+def tag_version(name: str, version: int, tags: Mapping[str, str | None], *, uri: str | None = None) -> None:
+    """Write tags on a version of a registered model; None takes a tag away."""
     client = open_store(resolve_uri(uri))
-    for key, value in tags.items():
-        client.set_model_version_tag(name, str(version), encode(key), value)
+    with refusals():
+        for key, value in tags.items():
+            if value is None:
+                client.delete_model_version_tag(name, str(version), encode(key))
+            else:
+                client.set_model_version_tag(name, str(version), encode(key), value)
+
+
+def describe_version(name: str, version: int, section: str, *, uri: str | None = None) -> None:
+    """Put a section of Markdown, which begins with its heading, at the end of a version's description.
+
+    It takes the place of a section with the same heading and of what follows that; what stands before stays.
+    """
+    client = open_store(resolve_uri(uri))
+    heading = section.partition("\n")[0]
+    before = (client.get_model_version(name, str(version)).description or "").partition(heading)[0]
+    text = before + section
+    cut = text if len(text) <= MAX_DESCRIPTION else text[: MAX_DESCRIPTION - 4].rpartition("\n")[0] + "\n..."
+    client.update_model_version(name, str(version), cut)
+
+
+def missing_files(version: Version, *, uri: str | None = None) -> list[str]:
+    """The files of the version's bundle that are not there; its manifest alone where that is gone."""
+    path = artefact(version.run_id, f"{version.folder}/{MANIFEST}", uri=uri)
+    if path is None:
+        return [MANIFEST]
+    named = json.loads(path.read_text()).get("files", {})
+    return sorted(set(named) - _files(open_store(resolve_uri(uri)), version.run_id, version.folder, ""))
 
 
 def fetch(version: Version, into: Path, *, uri: str | None = None) -> Path:
     """Copy the version's bundle below the folder `into` and return where it is. Raises InputError when it is gone."""
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     client = open_store(resolve_uri(uri))
     into.mkdir(parents=True, exist_ok=True)
     found = unless_absent(lambda: client.download_artifacts(version.run_id, version.folder, str(into)))
     if found is None:
         raise InputError(f"Version {version.number} of {version.model} has lost its bundle {version.source}: export it again")
     return Path(found)
+
+
+def _version(found: Any) -> Version:
+    tags = {decode(key): value for key, value in found.tags.items()}
+    return Version(found.name, int(found.version), found.run_id, found.source, tags)
+
+
+def _files(client: "MlflowClient", run_id: str, root: str, under: str) -> set[str]:
+    """Paths of all files in a folder of a run's artefacts, below `root`."""
+    found: set[str] = set()
+    for each in client.list_artifacts(run_id, f"{root}/{under}".rstrip("/")):
+        path = each.path.removeprefix(f"{root}/")
+        found |= _files(client, run_id, root, path) if each.is_dir else {path}
+    return found

@@ -1,9 +1,11 @@
 """The MLflow store: its address, a client that has answered once, and MLflow's errors put as the user's to mend."""
 
+import http.client
 import logging
 import os
 import re
 import socket
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
@@ -18,11 +20,24 @@ if TYPE_CHECKING:
 
 DEFAULT_URI = "sqlite:///mlruns/mlflow.db"
 SQLITE = "sqlite:///"
-INSTEAD = f"check --uri or MLFLOW_TRACKING_URI, or use {DEFAULT_URI}"
+INSTEAD = f"check --store or MLFLOW_TRACKING_URI, or use {DEFAULT_URI}"
 
+PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
+KNOCK_S = 3.0  # how long a server may take to say anything at all
+# MLflow's client would try for a quarter of an hour before it says that a server is away.
+PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+
+ANSWERS = (
+    *("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS", "INVALID_STATE"),
+    *("PERMISSION_DENIED", "UNAUTHENTICATED", "ENDPOINT_NOT_FOUND", "CUSTOMER_UNAUTHORIZED"),
+)  # MLflow's error codes for what another try would not change
 REFUSALS = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # MLflow's error codes for what is absent or misnamed
 
 T = TypeVar("T")
+
+
+class StoreAwayError(InputError):
+    """A store on a server that does not answer now."""
 
 
 def resolve_uri(uri: str | None) -> str:
@@ -46,12 +61,22 @@ def describe_store(uri: str | None = None) -> str:
 
 
 def artefact_location(uri: str) -> str | None:
-    """Where a new experiment keeps its artefacts: beside an SQLite file; None leaves it to the server."""
-    return str(_sqlite_file(uri).parent / "artifacts") if uri.startswith(SQLITE) else None
+    """Where a new experiment keeps its artefacts: beside an SQLite file; for a database server in MLFLOW_DEFAULT_ARTIFACT_ROOT,
+    or else beside the local default store; None leaves it to an MLflow server."""
+    if uri.startswith(SQLITE):
+        return str(_sqlite_file(uri).parent / "artifacts")
+    if uri.startswith("http"):
+        return None
+    return os.environ.get("MLFLOW_DEFAULT_ARTIFACT_ROOT") or str(_sqlite_file(DEFAULT_URI).parent / "artifacts")
+
+
+def beside(uri: str) -> Path:
+    """The folder of an SQLite store; for a server, that of the local default store."""
+    return _sqlite_file(uri if uri.startswith(SQLITE) else DEFAULT_URI).parent
 
 
 def open_store(uri: str) -> "MlflowClient":
-    """A client whose store has answered once. Raises InputError otherwise."""
+    """A client whose store has answered once. Raises StoreAwayError where a server does not answer, else InputError."""
     try:
         _make_ready(uri)
         client = _client(uri)
@@ -67,8 +92,18 @@ def open_store(uri: str) -> "MlflowClient":
                 f"back it up, then run `mlflow db upgrade {shown(uri)}`"
             ) from error
         reason = str(error).partition("\n")[0].partition(". ")[0]
-        raise InputError(f"The MLflow store {shown(uri)} cannot be opened ({reason}): {INSTEAD}") from error
+        kind = StoreAwayError if is_away(uri, error) else InputError
+        raise kind(f"The MLflow store {shown(uri)} cannot be opened ({reason}): {INSTEAD}") from error
     return client
+
+
+def is_away(uri: str, error: Exception) -> bool:
+    """Whether an error may pass: a server that does not answer, or answers that it is not well."""
+    from mlflow.exceptions import MlflowException
+
+    if isinstance(error, MlflowException):
+        return uri.startswith("http") and error.error_code not in ANSWERS
+    return _server(uri) is not None and isinstance(error, (OSError, http.client.HTTPException))
 
 
 def unless_absent(ask: Callable[[], T]) -> T | None:
@@ -114,15 +149,57 @@ def _make_ready(uri: str) -> None:
     """What MLflow would do late or slowly: make the folder of an SQLite file, knock at a server's door without retries."""
     if uri.startswith(SQLITE):
         _sqlite_file(uri).parent.mkdir(parents=True, exist_ok=True)
-    elif uri.startswith("http"):
-        parts = urlsplit(uri)
-        socket.create_connection(
-            (parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)), timeout=5
-        ).close()
+    elif (server := _server(uri)) is not None:
+        if uri.startswith("http"):
+            _knock(uri, *server)
+        else:
+            _connect(uri, *server)
+
+
+def _server(uri: str) -> tuple[str, int] | None:
+    """Host and port of a store that is a server."""
+    parts = urlsplit(uri)
+    port = PORTS.get(parts.scheme.partition("+")[0])
+    return (parts.hostname, parts.port or port) if port and parts.hostname else None
+
+
+def _connect(uri: str, host: str, port: int) -> None:
+    """Connect to a database once, where MLflow would try for two minutes. Raises ImportError without its driver."""
+    from sqlalchemy import create_engine, make_url, pool
+
+    make_url(uri).get_dialect().import_dbapi()
+    socket.create_connection((host, port), timeout=KNOCK_S).close()
+    engine = create_engine(uri, poolclass=pool.NullPool)
+    try:
+        engine.connect().close()
+    finally:
+        engine.dispose()
+
+
+def _knock(uri: str, host: str, port: int) -> None:
+    """Raises OSError or HTTPException where nobody answers. The certificate is MLflow's to check: nothing secret is sent."""
+    trusting = ssl.create_default_context()
+    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+    door: http.client.HTTPConnection = (
+        http.client.HTTPSConnection(host, port, timeout=KNOCK_S, context=trusting)
+        if uri.startswith("https")
+        else http.client.HTTPConnection(host, port, timeout=KNOCK_S)
+    )
+    try:
+        door.request("GET", urlsplit(uri).path + "/health")
+        status = door.getresponse().status
+    finally:
+        door.close()
+    if status >= 500:
+        raise ConnectionError(f"it answers {status}")
 
 
 def _client(uri: str) -> "MlflowClient":
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # where machines read our JSON
+    for name, value in PATIENCE.items():
+        os.environ.setdefault(name, value)
     from mlflow.tracking import MlflowClient
 
     for chatty in ("mlflow", "alembic"):

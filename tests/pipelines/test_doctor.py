@@ -31,7 +31,7 @@ def test_a_store_that_cannot_be_opened_fails_with_its_mend(tmp_path: Path) -> No
     check = doctor.store(f"sqlite:///{tmp_path / 'mlflow.db'}")
     assert check.ok is False
     assert "file is not a database" in check.found
-    assert check.mend.startswith("Check --uri or MLFLOW_TRACKING_URI")
+    assert check.mend.startswith("Check --store or MLFLOW_TRACKING_URI")
 
 
 def test_another_torch_than_the_pinned_one_fails(monkeypatch: pytest.MonkeyPatch) -> None:
