@@ -8,6 +8,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from pipelines.charts import bars, line
+from pipelines.pages import base_style
 from recsys.data.rules import REASONS
 
 MAX_DAYS = 400  # a longer series is drawn by week
@@ -36,6 +37,7 @@ def quality_page(report: Mapping[str, Any], drift: Sequence[Mapping[str, Any]] |
     tables.insert(0, Table("Leaks", ["what a model may see that it should not"], [[sentence] for sentence in leaks]))
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(TEMPLATE).render(
+        style=base_style(),
         span=span,
         numbers=_headline(report),
         charts=charts | over_time,
@@ -157,26 +159,7 @@ TEMPLATE = """<!doctype html>
 <meta name="color-scheme" content="light dark">
 <title>Data quality</title>
 <style>
-:root { --ink: #1d2329; --soft: #5c6670; --line: #dfe3e7; --page: #fff; --card: #f5f7f9; --mark: #1b6ca8; --warn: #b3541e }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e6e9ec; --soft: #9aa4ad; --line: #343b42; --page: #15191d; --card: #1e2429; --mark: #5fb0ea; --warn: #f0965a }
-}
-body { margin: 0 auto; max-width: 62rem; padding: 1.5rem; background: var(--page); color: var(--ink) }
-body { font: 15px/1.5 system-ui, sans-serif }
-h1 { font-size: 1.5rem; margin: 0 }
-h2 { font-size: 1.1rem; margin: 2rem 0 .5rem }
-h3 { font-size: .9rem; margin: 0 0 .25rem; color: var(--soft); font-weight: 600 }
-p { margin: .25rem 0; color: var(--soft) }
-.numbers, .charts { display: grid; gap: .75rem; grid-template-columns: repeat(auto-fit, minmax(10rem, 1fr)); margin: 1rem 0 }
-.charts { grid-template-columns: repeat(auto-fit, minmax(min(22rem, 100%), 1fr)) }
-.numbers div, .charts div { background: var(--card); border-radius: 6px; padding: .6rem .8rem }
-b { display: block; font-size: 1.25rem; font-weight: 600 }
-span { color: var(--soft); font-size: .85rem }
-.table { overflow-x: auto }
-table { border-collapse: collapse; width: 100% }
-th, td { border-bottom: 1px solid var(--line); padding: .3rem .6rem; text-align: right; font-variant-numeric: tabular-nums }
-th { color: var(--soft); font-weight: 600; font-size: .85rem; white-space: nowrap }
-.text { text-align: left }
+{{ style }}
 .moved, .shifted, .added, .removed { color: var(--warn) }
 svg { width: 100%; height: auto; display: block }
 rect { fill: var(--mark) }

@@ -1,0 +1,1 @@
+"""Runs side by side: what may be compared, what is shown, and the page."""
