@@ -10,7 +10,8 @@ from rich.console import Console
 
 from pipelines import stages
 from pipelines.adapters import detect
-from pipelines.promote import promote, render
+from pipelines.promotion.promote import promote
+from pipelines.promotion.record import render
 from pipelines.show import show_items, show_metrics
 from pipelines.show_data import show_prepared
 from pipelines.workspace import Workspace, config_path
@@ -40,7 +41,8 @@ def demo(console: Console, *, data: Path | None, config: str | None, overrides: 
     worst = max(manifest["parity_max_error"].values())
     console.print(f"[bold]bundle[/] in {workspace.bundle}; torch and ONNX differ by at most {worst:.1e}")
     console.rule("[bold]5 promote")
-    console.print(render(promote(settings.name, metric=f"NDCG@{settings.evaluation.ks[0]}", uri=uri)))
+    classes = [task for task in settings.tasks if task not in settings.regression]
+    console.print(render(promote(settings.name, settings.promotion, first_k=settings.evaluation.ks[0], tasks=classes, uri=uri)))
     console.rule("[bold]6 serve")
     _ask_live(console, settings, workspace)
     name = path.stem if path.parent == config_path("demo").parent else path

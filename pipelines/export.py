@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from pipelines import models
 from pipelines.semantic_ids import semantic_ids
+from pipelines.serving_cost import serving_cost
 from pipelines.workspace import Workspace, check_lineage, parts, served_part
 from recsys.artefact import fingerprint, write_artefact
 from recsys.behaviours import behaviours
@@ -31,7 +32,10 @@ PARITY_FILE = "parity.npz"
 
 
 def export_run(config: RunConfig, data: Dataset, workspace: Workspace, *, device: torch.device) -> dict[str, Any]:
-    """Write the bundle and return its manifest. Raises InputError, and writes nothing, when ONNX differs from torch."""
+    """Write the bundle and return its manifest, and beside it, as `measured`, what one list of the bundle costs.
+
+    Raises InputError, and writes nothing, when ONNX differs from torch.
+    """
     manifests = {part: check_lineage(workspace, part, data, config) for part in parts(config)}
     with write_artefact(workspace.bundle, "bundle", name=config.name) as (folder, manifest):
         checked = {"retriever": _retriever(config, data, workspace, folder / GRAPHS["retriever"], device)}
@@ -63,7 +67,7 @@ def export_run(config: RunConfig, data: Dataset, workspace: Workspace, *, device
             "mlflow_run": workspace.run_id,
             "code": manifest["code"],
         }
-    return manifest
+    return {**manifest, "measured": serving_cost(workspace.bundle, rng=np.random.default_rng(config.seed))}
 
 
 def _retriever(config: RunConfig, data: Dataset, workspace: Workspace, path: Path, device: torch.device) -> Parity:

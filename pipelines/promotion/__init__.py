@@ -1,0 +1,1 @@
+"""The candidate becomes the champion, or goes back, by gates over stored facts."""
