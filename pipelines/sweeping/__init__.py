@@ -1,0 +1,1 @@
+"""Hyper-parameter search over any key of a config."""
