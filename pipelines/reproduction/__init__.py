@@ -1,0 +1,1 @@
+"""Build a stored run again and see whether its metrics agree."""
