@@ -2,7 +2,7 @@
 PY := .venv/bin/python
 DATA ?=
 
-.PHONY: demo test check setup lint format bench-data bench-train bench-multitask bench-feedback bench-off-policy bench-generate bench-decoding bench-gpu
+.PHONY: demo test check setup lint format bench-data bench-train bench-multitask bench-feedback bench-off-policy bench-generate bench-decoding bench-quality bench-gpu
 
 demo: setup  ## raw logs to recommendations from the live endpoint; DATA=folder for your own logs
 	.venv/bin/recsys demo $(if $(DATA),--data $(DATA))
@@ -53,6 +53,9 @@ bench-generate: setup  ## a generator of semantic ids beside the retriever, and 
 
 bench-decoding: setup  ## writing items as semantic ids in ONNX Runtime, beside exact top-k
 	$(PY) -m benchmarks.decoding
+
+bench-quality: setup  ## what each entry of benchmarks/quality reaches beside what is expected; DATA=folder of the data sets, ONLY=names, SEEDS=1
+	$(PY) -m benchmarks.quality --data $(DATA) $(if $(ONLY),--only $(ONLY)) $(if $(SEEDS),--seeds $(SEEDS))
 
 bench-gpu: setup  ## training on a GPU beside its copy bandwidth and matrix products; exit code 2 without one
 	$(PY) -m benchmarks.gpu

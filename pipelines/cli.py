@@ -9,26 +9,52 @@ from typing import Annotated, Any, NoReturn
 import typer
 from pydantic import ValidationError
 from rich.markup import escape
+from typer.core import TyperGroup
 
+from pipelines.comparison.command import compare
 from pipelines.data_commands import data_app
 from pipelines.ids_command import ids
 from pipelines.off_policy_command import off_policy
 from pipelines.options import ConfigOption, SetOption, StoreOption, WorkspaceOption, open_run, same_run
+from pipelines.promotion.command import promote
+from pipelines.promotion.rollback_command import rollback
+from pipelines.reproduction.command import reproduce
 from pipelines.show import show_items, show_metrics
 from pipelines.show_data import show_prepared
+from pipelines.sweeping.command import sweep
+from pipelines.sync_command import sync
 from pipelines.terminal import JsonOption, console, print_json, say_next
 from pipelines.workspace import Workspace, config_path
 from recsys.artefact import read_manifest
 from recsys.errors import InputError
 
+ORDER = (
+    "demo", "simulate", "prepare", "data", "ids", "train", "evaluate", "export", "promote", "rollback", "serve", "recommend",
+    "compare", "sweep", "ablate", "off-policy", "reproduce", "sync", "doctor",
+)  # fmt: skip
+
+
+class InOrder(TyperGroup):
+    """Commands in the order in which they are used."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(super().list_commands(ctx), key=ORDER.index)
+
+
 app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False,
+    cls=InOrder, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False,
     help="From raw logs to a live recommender: simulate or prepare, train, evaluate, export, promote, serve.\n\n"
     "New here? [bold]recsys demo[/] runs all of it on a simulated log.",
 )  # fmt: skip
 app.add_typer(data_app, name="data")
 app.command()(ids)
 app.command("off-policy")(off_policy)
+app.command()(promote)
+app.command()(rollback)
+app.command()(compare)
+app.command()(sweep)
+app.command()(reproduce)
+app.command()(sync)
 INTERRUPTED = 130  # what typer turns Ctrl-C into
 
 DataOption = Annotated[Path | None, typer.Option("--data", help="folder of the raw logs")]
@@ -184,51 +210,6 @@ def export(
 
 
 @app.command()
-def promote(
-    config: ConfigOption = "demo", store: StoreOption = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="judge, and change nothing")] = False, as_json: JsonOption = False,
-) -> None:  # fmt: skip
-    """Make the candidate the champion if it passes the gates: parity, above the floor, not below the champion.
-
-    Exit code 1 if a gate fails.
-
-    Example: recsys promote --config ml-1m --dry-run
-    """
-    from dataclasses import asdict
-
-    from pipelines.promote import promote, render
-    from recsys.config import load
-
-    settings = load(config_path(config))
-    decision = promote(settings.name, metric=f"NDCG@{settings.evaluation.ks[0]}", dry_run=dry_run, uri=store)
-    if as_json:
-        print_json(asdict(decision) | {"passed": decision.passed})
-    console.print(render(decision))
-    say_next(f"recsys serve --config {config}", "recsys compare")
-    if not decision.passed:
-        raise typer.Exit(1)
-
-
-@app.command()
-def compare(
-    experiment: Annotated[str, typer.Option(help="MLflow experiment")] = "recsys", store: StoreOption = None,
-    metric: Annotated[list[str] | None, typer.Option("--metric", help="show what matches, as in 'test/*'; repeatable")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="newest runs shown")] = 6, as_json: JsonOption = False,
-    runs: Annotated[list[str] | None, typer.Argument(help="ids or names of runs", show_default="the newest")] = None,
-) -> None:  # fmt: skip
-    """Put runs side by side, the best of each metric marked among runs of the same protocol.
-
-    Example: recsys compare --metric 'test/NDCG*' --limit 3
-    """
-    from pipelines.compare import compare, render
-
-    found = compare(experiment, **_given(runs=runs, metrics=metric), limit=limit, uri=store)
-    if as_json:
-        print_json(found.to_json())
-    console.print(render(found))
-
-
-@app.command()
 def ablate(
     config: ConfigOption = "demo", root: WorkspaceOption = None, set_: SetOption = None,
     over: Annotated[
@@ -253,9 +234,9 @@ def ablate(
 
     Example: recsys ablate --config ml-1m --over denoise --seeds 3
     """
-    from pipelines.ablate import ablate
-    from pipelines.ablation_table import render
-    from pipelines.variants import plan
+    from pipelines.ablation.ablate import ablate
+    from pipelines.ablation.table import render
+    from pipelines.ablation.variants import plan
     from recsys.config import load
 
     settings, workspace = open_run(config, set_, root)

@@ -142,7 +142,7 @@ def identity(config: "RunConfig", data: "Dataset", part: str, **more: Any) -> di
         **more,
         "part": part,
         "data_fingerprint": data.manifest["data_fingerprint"],
-        "evaluation": config.evaluation.model_dump(mode="json"),
+        "evaluation": config.evaluation.model_dump(mode="json", exclude={"user_slices", "item_slices", "category"}),
         "max_history": config.max_history,
         "model": model,
         "tasks": config.tasks if part == "ranker" else {},

@@ -14,12 +14,12 @@ project = tomllib.load(open("pyproject.toml", "rb"))["project"]
 print(*(r for r in project["dependencies"] if not r.startswith("torchrec")), *project["optional-dependencies"]["dev"], "setuptools>=77", sep="\n")
 PY
 "$tool/bin/uv" pip compile --quiet --python-version 3.11 --no-annotate --no-header "$tool/base.in" ${LOCK_ARGS:-} \
-  | sed -E 's/^(torch==[0-9.]+)\+.*/\1/' | grep -vE '^(nvidia-[a-z0-9]+-cu|nvidia-(nccl|nvshmem|cuda|cusparselt)|triton|cuda-)|^--' > requirements/base.lock
+  | sed -E 's/^(torch==[0-9.]+)\+.*/\1/' | grep -vE '^(nvidia-[^m]|triton|cuda-)|^--' > requirements/base.lock
 # The optional extras, beside what base.lock has.
 python3 - > "$tool/extras.in" <<'PY'
 import tomllib
 extras = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]
-print(*(r for name in ("delta", "ray", "bench") for r in extras[name]), sep="\n")
+print(*(r for name in ("delta", "ray", "postgres", "bench", "verify") for r in extras[name]), sep="\n")
 PY
 "$tool/bin/uv" pip compile --quiet --python-version 3.11 --no-annotate --no-header -c requirements/base.lock "$tool/extras.in" \
   | grep -vxFf requirements/base.lock > requirements/extras.lock

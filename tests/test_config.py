@@ -86,6 +86,8 @@ def test_an_unknown_kind_is_named_with_the_choices(base: Path, override: str, pa
         ("ranker.dim=6", ["ranker.dim", "6", "multiple of 4"]),
         ("name=../up", ["name", "'../up'"]),
         ("evaluation.ks=[]", ["evaluation.ks", "at least 1"]),
+        ("evaluation.ks=[10, 0]", ["evaluation.ks", "greater than or equal to 1"]),
+        ("evaluation.ks=[5, 5]", ["evaluation.ks", "names a K twice"]),
         ("data.split={kind: time, valid_share: 0.6, test_share: 0.5}", ["valid_share 0.6", "test_share 0.5"]),
         ("data.events.user=u +", ["data.events.user", "Polars SQL expression"]),
         ("max_history=~", ["max_history", "None"]),

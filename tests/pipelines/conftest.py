@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from pipelines import ablation_run
+from pipelines.ablation import run as ablation_run
 from pipelines.cli import main
 from recsys.config import RunConfig
 from recsys.dataset import Dataset

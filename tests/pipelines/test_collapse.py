@@ -15,11 +15,11 @@ from pipelines.progress import TrainingProgress
 from pipelines.show import show_metrics
 from pipelines.train import train_retriever
 from pipelines.workspace import Workspace
-from recsys import evaluate, track
+from recsys import track
 from recsys.columns import VALID
 from recsys.config import RunConfig
 from recsys.dataset import Dataset
-from recsys.evaluate import embedding_health, judged_users
+from recsys.evaluate import embedding_health, health, judged_users
 from recsys.models.mean_pooling import MeanPooling
 from recsys.models.retriever import RetrievalGraph
 from recsys.train.loop import HISTORY_FILE
@@ -58,8 +58,8 @@ def test_what_is_scored_is_what_is_judged(planted: Dataset) -> None:
 
 
 def test_the_sample_is_the_same_every_time(planted: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluate, "HEALTH_ITEMS", 20)
-    monkeypatch.setattr(evaluate, "HEALTH_PAIRS", 15)
+    monkeypatch.setattr(health, "HEALTH_ITEMS", 20)
+    monkeypatch.setattr(health, "HEALTH_PAIRS", 15)
     item_ID = torch.randn(planted.num_items, 30, generator=torch.Generator().manual_seed(0))
     first = health_of(planted, item_ID)
     assert health_of(planted, item_ID) == first

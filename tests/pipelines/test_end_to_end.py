@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from pipelines import models
 from pipelines.export import GRAPHS
 from pipelines.workspace import Workspace, config_path
+from recsys import track
 from recsys.batch import Batch, Ids
 from recsys.config import RunConfig, load
 from recsys.dataset import Dataset
@@ -40,6 +42,7 @@ COMMANDS = [
         "ablate",
         "export",
         "promote",
+        "rollback",
         "serve",
         "recommend",
         "doctor",
@@ -47,6 +50,9 @@ COMMANDS = [
         "data",
         "off-policy",
         "ids",
+        "sync",
+        "sweep",
+        "reproduce",
     ),
 ]
 SMALL = [
@@ -124,16 +130,76 @@ def test_the_training_run_keeps_the_report_on_its_data(chain: Chain) -> None:
     )
 
 
+def test_the_run_in_mlflow_has_a_parent_that_is_compared_and_a_child_for_each_stage(chain: Chain) -> None:
+    from mlflow.tracking import MlflowClient
+
+    uri = f"sqlite:///{chain.folder / 'mlruns' / 'mlflow.db'}"
+    (parent,) = track.list_runs("recsys", uri=uri)
+    assert parent.id == chain.workspace.run_id
+    assert parent.name.startswith("demo 20")
+    assert parent.status == "FINISHED"
+    assert not [name for name in parent.metrics if name.split("/")[0] not in ("test", "floor", "slice", "export", "cost")]
+    retriever = json.loads((chain.workspace.checkpoint("retriever") / "manifest.json").read_text())
+    ranker = json.loads((chain.workspace.checkpoint("ranker") / "manifest.json").read_text())
+    assert parent.metrics["cost/train_s"] == pytest.approx(retriever["seconds"] + ranker["seconds"])
+    assert parent.metrics["cost/train_s/ranker"] == pytest.approx(ranker["seconds"])
+    states = [load_file(chain.workspace.checkpoint(part) / MODEL_FILE) for part in ("retriever", "ranker")]
+    assert parent.metrics["cost/parameters"] == sum(tensor.numel() for state in states for tensor in state.values())
+    assert parent.metrics["cost/examples_per_s/retriever"] > 0
+    stages = track.children(parent.id, uri=uri)
+    assert [each.tags["stage"] for each in stages] == ["prepare", "retriever", "ranker", "evaluate", "export"]
+    for each in stages:
+        assert each.status == "FINISHED"
+        assert {key: each.tags[key] for key in ("data", "commit", "lock", "config")} == {
+            key: parent.tags[key] for key in ("data", "commit", "lock", "config")
+        }
+    for each in stages[1:]:
+        assert {"system/cpu_utilization_percentage", "system/system_memory_usage_megabytes"} <= set(each.metrics)
+    assert {"retriever/loss", "retriever/valid/NDCG@10"} <= set(stages[1].metrics)
+    assert stages[0].metrics["data/rows_read"] == 40_000
+    client = MlflowClient(uri)
+    (read,) = client.get_run(parent.id).inputs.dataset_inputs
+    assert (read.dataset.name, read.dataset.digest) == ("demo", parent.tags["data"])
+    assert json.loads(read.dataset.profile)["users"] == Dataset(chain.workspace.dataset).manifest["report"]["users"]
+    assert [(tag.key, tag.value) for tag in read.tags] == [("mlflow.data.context", "training")]
+    note = client.get_run(parent.id).data.tags["mlflow.note.content"]
+    for said in (
+        f"recsys reproduce {parent.id}",
+        "best floor",
+        f"{parent.metrics['test/NDCG@10']:.4f}",
+        str(chain.workspace.bundle),
+    ):
+        assert said in note
+    lock = track.artefact(parent.id, "environment/requirements.lock", uri=uri)
+    assert lock is not None
+    assert "torch==" in lock.read_text()
+    assert yaml.safe_load(track.artefact(parent.id, "config.yaml", uri=uri).read_text()) == chain.config.model_dump(mode="json")
+    assert not track.waiting(uri)
+
+
+def test_a_stage_that_fails_shows_in_its_run_and_in_the_parent(chain: Chain, tmp_path: Path) -> None:
+    (tmp_path / "dataset").symlink_to(chain.workspace.dataset)
+    words = ["train", *SMALL, "--only", "retriever", "--workspace", str(tmp_path), "--store", f"sqlite:///{tmp_path}/mlflow.db"]
+    done = recsys(*words, "--set", "retriever.fit.embedding_learning_rate=1e30", cwd=chain.folder)
+    assert done.returncode == 2, done.stderr
+    (parent,) = track.list_runs("recsys", uri=f"sqlite:///{tmp_path}/mlflow.db")
+    below = track.children(parent.id, uri=f"sqlite:///{tmp_path}/mlflow.db")
+    assert (parent.status, [each.status for each in below]) == ("FAILED", ["FINISHED", "FAILED"])
+
+
 def test_promotion_judges_by_parity_and_floor_and_compare_shows_the_run(chain: Chain) -> None:
     done = recsys("promote", "--json", cwd=chain.folder)
     decision = json.loads(done.stdout)
     assert done.returncode == (0 if decision["passed"] else 1)
     metrics = json.loads(chain.outputs["evaluate"].stdout)["retrieval"]
-    best_floor = max(means["NDCG@10"] for means in metrics["floor"].values())
     gates = {gate["name"]: gate for gate in decision["gates"]}
     assert gates["parity"]["passed"]
-    assert gates["floor"]["passed"] == (metrics["model"]["NDCG@10"] > best_floor)
-    assert gates["floor"]["value"] == pytest.approx(metrics["model"]["NDCG@10"])
+    assert gates["bundle"]["passed"]
+    least_gain = min(metrics["model"]["NDCG@10"] - means["NDCG@10"] for means in metrics["floor"].values())
+    assert gates["floor"]["value"] < least_gain  # the lower end of its interval
+    assert gates["floor"]["passed"] == (gates["floor"]["value"] > 0)
+    assert gates["latency"]["value"] > 0
+    assert 0.1 < gates["size"]["value"] < 100
     compared = json.loads(recsys("compare", "--json", "--metric", "test/NDCG*", cwd=chain.folder).stdout)
     assert compared["runs"][0]["metrics"]["test/NDCG@10"] == pytest.approx(metrics["model"]["NDCG@10"])
 

@@ -75,14 +75,16 @@ def test_a_policy_is_trained_after_its_parent_and_shown_beside_it(cli: Cli, tmp_
 
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'm.db'}")
     runs = mlflow.search_runs(experiment_names=["recsys"], output_format="list")
-    [run] = [each for each in runs if each.info.status == "FINISHED"]
+    [run] = [each for each in runs if each.info.status == "FINISHED" and "mlflow.parentRunId" not in each.data.tags]
     assert run.data.tags["policy/kept"].startswith(manifest["guard"]["kept"])
+    below = [each for each in runs if each.data.tags.get("mlflow.parentRunId") == run.info.run_id]
+    [policy] = [each for each in below if each.data.tags["stage"] == "policy"]
     assert {
         "policy/reward",
         "policy/kl_to_parent",
         "policy/valid/NDCG:5",
         "policy/valid/kl_to_parent",
-    } <= run.data.metrics.keys()
+    } <= policy.data.metrics.keys()
     history = json.loads((tmp_path / "ws" / "policy" / "history.json").read_text())
     assert [entry["epoch"] for entry in history] == [0, 1, 2]
 

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from planted_data import planted_config
 
-from pipelines.variants import BASE, STAGES, Plan, families, named, over, plan
+from pipelines.ablation.variants import BASE, STAGES, Plan, families, named, over, plan
 from recsys.config import RunConfig
 from recsys.errors import InputError
 

@@ -13,17 +13,18 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from pipelines.ablate import EXPERIMENT, Runs
-from pipelines.ablation_run import Trained
-from pipelines.ablation_values import ALL, ITEM_SLICE, LABEL, SCORE, SLICE, USER_SLICE
-from pipelines.compare import direction
-from pipelines.evaluate import protocol, protocol_line
-from pipelines.variants import BASE, Plan
+from pipelines.ablation.ablate import EXPERIMENT, Runs
+from pipelines.ablation.run import Trained
+from pipelines.ablation.values import ALL, ITEM_SLICE, LABEL, SCORE, SLICE, USER_SLICE
+from pipelines.ablation.variants import BASE, Plan
 from recsys.config import RunConfig
-from recsys.metrics import paired
-from recsys.metrics.classification import auc, gauc, log_loss
+from recsys.metrics import paired, resample
+from recsys.metrics.classification import auc, gauc
+from recsys.metrics.direction import direction
+from recsys.metrics.probability import log_loss
 from recsys.metrics.significance import percentile_interval
 from recsys.metrics.slices import ITEM_SLICES, RULES, USER_SLICES
+from recsys.protocol import Protocol
 
 SLICES = (*ITEM_SLICES, *USER_SLICES)
 DRAW_SEED = 0  # of the users drawn anew, the same for all variants
@@ -50,7 +51,7 @@ def result(plan: Plan, runs: Runs, seeds: Sequence[int], config: RunConfig, data
         each |= _beginning(runs.trained[name], list(variants[BASE]["slices"][ALL]))
     return {
         "config": config.name, "stage": plan.stage, "title": plan.title, "seeds": list(seeds), "data": data,
-        "protocol": protocol_line(protocol(config)), "metrics": list(variants[BASE]["slices"][ALL]),
+        "protocol": Protocol.of(config).line, "metrics": list(variants[BASE]["slices"][ALL]),
         "rules": RULES, "fewest_users": FEWEST_USERS, "variants": variants, "refused": plan.left_out | runs.refused,
     }  # fmt: skip
 
@@ -82,7 +83,7 @@ def _of_lists(trained: dict[str, list[Trained]], config: RunConfig) -> Iterator[
         ])  # fmt: skip
         base_columns = [columns.index((BASE, metric)) for _, metric in columns]
         gap_UM = (value_SUM - value_SUM[:, :, base_columns]).mean(0)  # before users are drawn, so that equal models differ by 0
-        drawn_RM = paired.drawn_user_means(gap_UM, USER_DRAWS, np.random.default_rng(DRAW_SEED))
+        drawn_RM = resample.drawn_user_means(gap_UM, USER_DRAWS, np.random.default_rng(DRAW_SEED))
         value_SM = value_SUM.mean(1)
         for metric in names:
             place = {name: columns.index((name, metric)) for name in tables}
@@ -104,7 +105,7 @@ def _of_ranker(trained: dict[str, list[Trained]], config: RunConfig) -> Iterator
             label_N, user_N = label_X[kept_X], np.unique(rows["user"].to_numpy()[kept_X], return_inverse=True)[1]
             rows_U, positives_U = np.bincount(user_N), np.bincount(user_N, weights=label_N == 1)
             both = int(((positives_U > 0) & (positives_U < rows_U)).sum())
-            times_RU = paired.draw_users(len(rows_U), ROW_DRAWS, np.random.default_rng(DRAW_SEED))
+            times_RU = resample.draw_users(len(rows_U), ROW_DRAWS, np.random.default_rng(DRAW_SEED))
             names = ("RMSE",) if task in config.regression else ("AUC", "GAUC", "LogLoss") if slice_ == ALL else ("AUC",)
             for metric in names:
                 found = {
@@ -185,7 +186,7 @@ def _changed_keys(base: RunConfig, variant: RunConfig) -> dict[str, Any]:
 
 def write(found: dict[str, Any], folder: Path, *, config: RunConfig, uri: str | None) -> Path:
     """The result as ablation.json, .md and .png, also as a run beside those of the models."""
-    from pipelines.ablation_table import markdown
+    from pipelines.ablation.table import markdown
     from recsys import plots, track
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -10,10 +10,10 @@ import torch
 from rich.console import Console
 from rich.markup import escape
 
-from pipelines.ablation_run import Run, Tracking, Trained
+from pipelines.ablation.run import Run, Tracking, Trained
+from pipelines.ablation.variants import BASE, Plan
 from pipelines.parents import IDS, Borrower, lenders, start_of
 from pipelines.stages import MISSING
-from pipelines.variants import BASE, Plan
 from pipelines.workspace import Workspace, open_dataset, parts
 from recsys.config import RunConfig
 from recsys.dataset import Dataset
@@ -35,7 +35,7 @@ def ablate(
     config: RunConfig, workspace: Workspace, plan: Plan, *, seeds: int, console: Console | None, uri: str | None,
 ) -> tuple[dict[str, Any], Path]:  # fmt: skip
     """Train base and variants with `seeds` seeds from the config's own on; return the result and the folder that has it."""
-    from pipelines.ablation_report import result, write
+    from pipelines.ablation.report import result, write
 
     if seeds < 1:
         raise InputError(f"--seeds {seeds} trains nothing: say at least 1")

@@ -6,8 +6,8 @@ from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
-from pipelines.ablation_report import SLICES, verdict
-from pipelines.ablation_values import ALL
+from pipelines.ablation.report import SLICES, verdict
+from pipelines.ablation.values import ALL
 
 WORDS = {1: "better", -1: "worse", 0: "no difference shown"}
 STYLES = {1: "green", -1: "red", 0: "dim"}

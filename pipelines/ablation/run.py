@@ -13,8 +13,7 @@ import polars as pl
 import torch
 from rich.console import Console
 
-from pipelines.ablation_values import judge
-from pipelines.evaluate import protocol, protocol_line
+from pipelines.ablation.values import judge
 from pipelines.parents import IDS, Borrower, begins_from, trained_as
 from pipelines.policy import train_policy
 from pipelines.progress import TrainingProgress
@@ -24,6 +23,7 @@ from recsys import track
 from recsys.artefact import fingerprint, is_there, read_manifest, write_artefact
 from recsys.config import RunConfig
 from recsys.dataset import Dataset
+from recsys.protocol import Protocol
 from recsys.train.job import Progress
 
 VALUES_FILE = "values.parquet"
@@ -75,7 +75,7 @@ class Run:
         if self._model() is None or not is_there(self.values):
             return None
         manifest = read_manifest(self.values, "values")
-        if manifest["inputs"] != {self.stage: self._model()} or manifest["protocol"] != protocol(self.config):
+        if manifest["inputs"] != {self.stage: self._model()} or manifest["protocol"] != Protocol.of(self.config).document():
             return None
         return Trained(pl.read_parquet(self.values / VALUES_FILE), manifest["facts"])
 
@@ -94,7 +94,8 @@ class Run:
                 "test": {name: value for name, value in found.items() if math.isfinite(value)},
             }
             with write_artefact(
-                self.values, "values", inputs={self.stage: manifest["fingerprint"]}, protocol=protocol(self.config), facts=facts
+                self.values, "values", inputs={self.stage: manifest["fingerprint"]}, facts=facts,
+                protocol=Protocol.of(self.config).document(),
             ) as (folder, _):  # fmt: skip
                 values.write_parquet(folder / VALUES_FILE)
             if run is not None:
@@ -126,7 +127,7 @@ class Run:
     def _log(self, run: track.Run, facts: dict[str, Any]) -> None:
         run.metrics({f"test/{name}": value for name, value in facts["test"].items()})
         run.metrics({name: facts[name] for name in ("step_ms", "seconds") if facts[name] is not None})
-        run.tag(track.PROTOCOL, protocol_line(protocol(self.config)))
+        run.tag(track.PROTOCOL, Protocol.of(self.config).line)
         if "guard" in facts:
             run.tag(f"{self.stage}/kept", f"{facts['guard']['kept']}: {facts['guard']['why']}")
 

@@ -1,6 +1,6 @@
 """A checkpoint on the test split, with the values that comparisons over users and slices need.
 
-Shapes: U = users judged, K = list length, I = rows of the item table, X = examples, S = users that have a target of one slice.
+Shapes: U = users judged, K = list length, I = rows of the item table, X = examples, S = users of one slice.
 """
 
 import functools
@@ -20,8 +20,7 @@ from recsys.columns import ITEM, TEST
 from recsys.config import RunConfig
 from recsys.dataset import Dataset
 from recsys.errors import InputError
-from recsys.metrics.ranking import rank_metrics
-from recsys.metrics.slices import ITEM_SLICES, USER_SLICES, history_slices, popularity_slices, targets_of
+from recsys.metrics.slices import history_slices, popularity_slices
 from recsys.models.retriever import RetrievalGraph
 from recsys.train.loop import MODEL_FILE
 
@@ -54,14 +53,8 @@ def judge_candidates(
     means, per_user = evaluate.retrieval_metrics(item_UK, judged, ks, data.num_items)
     whole = pl.DataFrame({"user": judged.user_U, **per_user})
     tables = [whole.with_columns(pl.lit(ALL).alias(SLICE))]
-    slice_I = popularity_slices(data.train_count_I)
-    for place, name in enumerate(ITEM_SLICES):
-        row_S, targets = targets_of(judged.relevant, slice_I, place)
-        of_slice = rank_metrics(item_UK[row_S], targets, ks)
-        tables.append(pl.DataFrame({"user": judged.user_U[row_S], **of_slice}).with_columns(pl.lit(name).alias(SLICE)))
-    slice_U = history_slices(judged.history.lengths)
-    for place, name in enumerate(USER_SLICES):
-        tables.append(whole.filter(slice_U == place).with_columns(pl.lit(name).alias(SLICE)))
+    for name, row_S, values in evaluate.in_slices(item_UK, judged, per_user, ks, evaluate.built_in_slices(data, judged)):
+        tables.append(pl.DataFrame({"user": judged.user_U[row_S], **values}).with_columns(pl.lit(name).alias(SLICE)))
     if isinstance(graph, RetrievalGraph):  # another form has no vectors of whole items
         means |= evaluate.embedding_health(graph, judged, max_history=config.max_history)
     return pl.concat(tables), means

@@ -1,0 +1,1 @@
+"""Variants of a config trained alike, and which differences are shown."""
