@@ -56,9 +56,11 @@ def this_machine(processes: int | None = None) -> Machine:
 def remember_raw(workspace: Workspace, raw: Path) -> None:
     """Keep where the raw logs lie, absolute, beside the dataset that was made from them."""
     workspace.root.mkdir(parents=True, exist_ok=True)
-    scratch = workspace.root / f".{RAW_FILE}.tmp"
-    scratch.write_text(json.dumps({"raw": str(raw.absolute())}) + "\n")
-    scratch.rename(workspace.root / RAW_FILE)
+    text, path, scratch = json.dumps({"raw": str(raw.absolute())}) + "\n", workspace.root / RAW_FILE, f".{RAW_FILE}.tmp"
+    if path.is_file() and path.read_text() == text:
+        return
+    (workspace.root / scratch).write_text(text)
+    (workspace.root / scratch).rename(path)
 
 
 def origin(workspace: Workspace, dataset: Mapping[str, Any], parts: Sequence[str], start: Workspace | None) -> dict[str, Any]:

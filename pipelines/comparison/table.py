@@ -16,6 +16,7 @@ from recsys.track import COMMIT, DATA, PROTOCOL
 
 RUNS_PER_TABLE = 6  # of a table with metrics as rows
 METRICS_PER_TABLE = 8  # of one with runs as rows, at most
+MANY_ROWS = 60
 CONSENSUS_SHOWN = 10  # runs; --json has all
 NAMES, VALUE = 36, 20  # characters of a metric's name, and of a run's column beside it
 COLUMN, OTHERS = 12, 64  # characters of a metric's column, and of those that every table has
@@ -41,6 +42,7 @@ def render(comparison: Comparison, width: int = 120) -> Stack:
 
 def _by_metric(comparison: Comparison) -> Table:
     runs, references = comparison.runs, {group.reference for group in comparison.groups}
+    rows = _few_floors(comparison)
     table = Table(title=f"Experiment {escape(comparison.experiment)}", title_justify="left")
     table.add_column("", no_wrap=True)
     for place, run in enumerate(runs):
@@ -55,10 +57,12 @@ def _by_metric(comparison: Comparison) -> Table:
             alike.append(f"{tag} {escape(values[0])}")
         else:
             table.add_row(tag, *map(escape, values))
-    if alike:
-        table.caption, table.caption_justify = f"[dim]all: {'; '.join(alike)}[/]", "left"
+    said = [f"all: {'; '.join(alike)}"] if alike else []
+    if left := len(comparison.rows) - len(rows):
+        said.append(f"{left} more figures of floors: --json has them, and --metric 'floor/*'")
+    table.caption, table.caption_justify = "[dim]" + "\n".join(said) + "[/]" if said else None, "left"
     table.add_section()
-    for row in comparison.rows:
+    for row in rows:
         shown = (_cell(row, place) for place in range(len(runs)))
         table.add_row(escape(row.metric), *shown, style="dim" if row.metric.startswith("floor/") else None)
     main = comparison.row(comparison.main_metric)
@@ -67,6 +71,14 @@ def _by_metric(comparison: Comparison) -> Table:
         for name, cells in _tests(main):
             table.add_row(escape(name), *cells)
     return table
+
+
+def _few_floors(comparison: Comparison) -> list[Row]:
+    """All rows, or, of many, those of the floors for the main metric alone; all where only floors were asked for."""
+    bare, rows = "/" + comparison.main_metric.removeprefix("test/"), list(comparison.rows)
+    if len(rows) <= MANY_ROWS or all(row.metric.startswith("floor/") for row in rows):
+        return rows
+    return [row for row in rows if not row.metric.startswith("floor/") or row.metric.endswith(bare)]
 
 
 def _tests(row: Row) -> Iterator[tuple[str, list[str]]]:

@@ -423,3 +423,15 @@ def test_a_pattern_without_a_metric_names_kinds_and_not_hundreds_of_metrics(stor
     with pytest.raises(InputError, match=r"choose among test/NDCG@10, slice/s0/\*") as caught:
         compare("recsys", metrics=["nothing*"], uri=store)
     assert len(str(caught.value)) < 1000
+
+
+def test_of_many_figures_of_floors_those_of_the_main_metric_are_shown(store: str) -> None:
+    more = {
+        f"floor/{name}/{metric}@{k}": 0.1 for name in "abc" for metric in ("NDCG", "HR", "MRR", "MAP") for k in range(5, 12)
+    }
+    plant_run(store, "one", per_user={"NDCG@10": hits(USERS, 0.3)}, metrics=more)
+    shown = text(compare("recsys", uri=store))
+    assert "floor/a/NDCG@10" in shown
+    assert "floor/a/HR@10" not in shown
+    assert "81 more figures of floors" in shown
+    assert "floor/a/HR@10" in text(compare("recsys", metrics=["floor/*"], uri=store))
