@@ -38,7 +38,7 @@ def lists() -> tuple[np.ndarray, list[list[int]]]:
     return item_UK, relevant
 
 
-@pytest.mark.filterwarnings("ignore:unsafe cast from uint64 to int64")  # numba, where it compiles ranx for the first time
+@pytest.mark.filterwarnings("ignore:.*unsafe cast from uint64 to int64")  # numba, where it compiles ranx for the first time
 @pytest.mark.parametrize("k", KS)
 def test_agrees_with_ranx(k: int, lists: tuple[np.ndarray, list[list[int]]], ranx: ModuleType) -> None:
     item_UK, relevant = lists
