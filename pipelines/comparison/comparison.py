@@ -6,6 +6,8 @@ from typing import Any
 
 from recsys.track import RunSummary
 
+RUNS_PER_TABLE = 6  # of a table with metrics as rows; with more, runs are the rows
+
 
 @dataclass(frozen=True)
 class Difference:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from pipelines.comparison.changes import changes
-from pipelines.comparison.comparison import Cell, Comparison, Group, Row
+from pipelines.comparison.comparison import RUNS_PER_TABLE, Cell, Comparison, Group, Row
 from pipelines.comparison.consensus import consensus
 from pipelines.comparison.groups import form_groups, is_ranked, warnings
 from pipelines.comparison.values import TEST, Kept, read_kept
@@ -18,7 +18,6 @@ from recsys.metrics.direction import direction
 from recsys.track import RunSummary, deleted_runs, list_runs
 
 DEFAULT_METRICS = ("test/*", "floor/*", "export/*", "cost/*")
-RUNS_PER_TABLE = 6
 DELETED = "DELETED"
 END = re.compile(r"(test/\w+)_(low|high)(/.*)?")  # test/AUC_low/click, which is shown with test/AUC/click
 NAMES_SHOWN = 3

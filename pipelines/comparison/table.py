@@ -11,10 +11,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipelines.comparison.changes import in_words
-from pipelines.comparison.comparison import Comparison, Difference, Group, Row
+from pipelines.comparison.comparison import RUNS_PER_TABLE, Comparison, Difference, Group, Row
 from recsys.track import COMMIT, DATA, PROTOCOL
 
-RUNS_PER_TABLE = 6  # of a table with metrics as rows
 METRICS_PER_TABLE = 8  # of one with runs as rows, at most
 MANY_ROWS = 60
 CONSENSUS_SHOWN = 10  # runs; --json has all
