@@ -112,7 +112,7 @@ def judged_examples(config: RunConfig, data: Dataset) -> ExampleLoader:
     """The test split as the ranker reads it. Raises InputError where it has no labelled example."""
     loader = ExampleLoader(
         data, tasks=list(config.tasks), split=TEST, max_history=config.ranker_history, batch_size=EVALUATION_BATCH,
-        seed=config.seed, behaviours=config.ranker.sharing.reads_behaviours,
+        seed=config.seed, behaviours=config.ranker.sharing.reads_behaviours, dense=config.ranker_features,
     )  # fmt: skip
     if not len(loader.row_X):
         raise InputError(f"{data.folder}: no labelled example falls in the test split: change data.split")

@@ -1,15 +1,19 @@
 """From a config and a dataset to models, in their training and their serving forms."""
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from recsys.columns import FIRST_ID
+from recsys.columns import FIRST_ID, TRAIN, feature
 from recsys.config import RunConfig
 from recsys.dataset import Dataset
 from recsys.errors import InputError
 from recsys.generate.decoder import codebooks
 from recsys.generate.generator import CODES, DECODER, GenerationGraph, Generator, generator_codes
 from recsys.generate.ids import SemanticIds
+from recsys.models.dense_features import Scale
 from recsys.models.item_codes import ItemCodes
 from recsys.models.ranker import Ranker, RankerDesign, RankingGraph
 from recsys.models.retriever import CONTENT_TABLE, ITEM_TABLE, RetrievalGraph, Retriever
@@ -94,7 +98,7 @@ def ranker_design(config: RunConfig) -> RankerDesign:
     part = config.ranker
     return RankerDesign(
         part.history, part.interaction, part.sharing, part.dim, tuple(config.tasks), frozenset(config.regression), part.dropout,
-        part.tables,
+        part.tables, config.ranker_features,
     )  # fmt: skip
 
 
@@ -104,7 +108,21 @@ def ranker(config: RunConfig, data: Dataset) -> Ranker:
     for name in config.ranker.tables:
         if name not in known:
             raise InputError(f"ranker.tables names {name!r}, which is no table: choose from {known}")
-    return Ranker(ranker_design(config), data.num_users, data.num_items, data.features)
+    scale = dense_scale(data, config.ranker_features) if config.ranker_features else None
+    return Ranker(ranker_design(config), data.num_users, data.num_items, data.features, scale)
+
+
+def dense_scale(data: Dataset, names: Sequence[str]) -> Scale:
+    """Mean and standard deviation of point-in-time features over the training examples; 0 and 1 where there are none."""
+    row_X = data.example_rows(TRAIN)
+    if not len(row_X):
+        return Scale(torch.zeros(len(names)), torch.ones(len(names)))
+    mean, std = [], []
+    for name in names:
+        value_X = data.examples[feature(name)][row_X]
+        mean.append(float(value_X.mean(dtype=np.float64)))
+        std.append(float(value_X.std(dtype=np.float64)))
+    return Scale(torch.tensor(mean), torch.tensor(std))
 
 
 def ranking_graph(config: RunConfig, data: Dataset, state: dict[str, Tensor]) -> RankingGraph:

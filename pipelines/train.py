@@ -131,7 +131,7 @@ def ranker_job(config: RunConfig, data: Dataset, device: torch.device) -> Job:
     require_rows(part.fit.batch_size, "ranker")
     make_loader = functools.partial(
         ExampleLoader, data, tasks=list(tasks), max_history=config.ranker_history, seed=config.seed,
-        behaviours=part.sharing.reads_behaviours,
+        behaviours=part.sharing.reads_behaviours, dense=config.ranker_features,
     )  # fmt: skip
     debias, propensity_X = debiasing(config, data, device)
     loader = make_loader(

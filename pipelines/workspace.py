@@ -138,6 +138,9 @@ def identity(config: "RunConfig", data: "Dataset", part: str, **more: Any) -> di
     model = getattr(config, part).model_dump(mode="json", exclude={"fit"})
     if part == "generator":
         model |= {"encoder": config.generator_encoder.model_dump(), "tower": config.generator_tower.model_dump(mode="json")}
+    if part == "ranker":
+        del model["features"]
+        model |= {"features": list(config.ranker_features)} if config.ranker_features else {}
     return {
         **more,
         "part": part,

@@ -44,7 +44,7 @@ class Batch:
     ids: dict[str, Ids]
     label_BT: Tensor = field(default_factory=lambda: torch.empty(0, 0))
     weight_B: Tensor = field(default_factory=lambda: torch.empty(0))
-    dense_BF: Tensor = field(default_factory=lambda: torch.empty(0, 0))  # point-in-time features, NaN where unknown
+    dense_BF: Tensor = field(default_factory=lambda: torch.empty(0, 0))  # point-in-time features
     time_N: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))  # milliseconds of a sequence's events
     behaviour_N: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))  # masks of the events of `history`
     propensity_B: Tensor = field(default_factory=lambda: torch.empty(0))  # chance of the row to be in the log

@@ -62,6 +62,12 @@ def behaviours(dataset: Dataset, tasks: Sequence[str]) -> np.ndarray:
     return mask_E
 
 
+def tasks_shown(mask_E: np.ndarray, tasks: Sequence[str]) -> list[str]:
+    """The tasks whose bit some event has. Others, such as one whose label stands in rows of its own, show in no history."""
+    shown = int(np.bitwise_or.reduce(mask_E)) if len(mask_E) else 0
+    return [task for bit, task in enumerate(tasks) if shown >> bit & 1]
+
+
 def _share(mask_E: np.ndarray, dataset: Dataset, place_X: np.ndarray, item_X: np.ndarray, bits_X: np.ndarray) -> None:
     """Give the bits of every example to the events of its item and moment, the first event of which stands in `place_X`."""
     if not len(place_X):

@@ -1,6 +1,7 @@
 """Spans of time as people write them in a config: "30m", "7d"."""
 
 import re
+from functools import lru_cache
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, PlainSerializer
@@ -9,6 +10,7 @@ MS = {"w": 604_800_000, "d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000,
 DAY_MS = MS["d"]
 
 
+@lru_cache(1024)
 def milliseconds(text: str) -> int:
     """A number and its unit in milliseconds. Raises ValueError."""
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|[smhdw])\s*", text)

@@ -123,13 +123,14 @@ class ExampleLoader:
     sorted by it, and these batches come in random order. With `behaviours` a batch says of every event of a history which of
     `tasks` had label 1 there, as far as that was known at once. `propensity_X`: one for each example of the split, handed on;
     `arm`: a label to hand on beside the tasks'. With `together` = k > 1, k positives of one user stand side by side in a batch
-    of one process, as far as there are as many.
+    of one process, as far as there are as many. `dense`: the point-in-time features to read, by default all.
     """
 
     def __init__(
         self, dataset: Dataset, *, tasks: Sequence[str], split: int, max_history: int, batch_size: int, seed: int,
         rank: int = 0, world_size: int = 1, bucket_by_length: bool = False, behaviours: bool = False,
         propensity_X: np.ndarray | None = None, arm: str | None = None, together: int = 1,
+        dense: Sequence[str] | None = None,
     ):  # fmt: skip
         assert not (bucket_by_length and together > 1), "rows sorted by length do not stand together by user"
         self.dataset, self.tasks, self.max_history, self.batch_size = dataset, list(tasks), max_history, batch_size
@@ -137,7 +138,7 @@ class ExampleLoader:
         self.row_X = dataset.example_rows(split)
         self.propensity_X, self.arm, self.together = propensity_X, arm, together
         self._behaviour_E = behaviour_masks(dataset, self.tasks) if behaviours else None
-        self._asof = dataset.asof
+        self._asof, self.dense = dataset.asof, list(dataset.dense if dense is None else dense)
         self._codes: dict[str, tuple[str, Jagged]] = {}  # features with several values
         self._code: dict[str, tuple[str, np.ndarray]] = {}  # and with one
         for owner, name, several in ((f["owner"], f["name"], f["multi_valued"]) for f in dataset.features):
@@ -188,7 +189,7 @@ class ExampleLoader:
             taken = codes.take(user_B if owner == "user" else item_B)
             ids[name] = ids_of(taken.item_E, taken.lengths)
         label_BT = columns([label(task) for task in self.tasks])
-        dense_BF = columns([feature(name) for name in data.dense]) if data.dense else torch.empty(len(row_B), 0)
+        dense_BF = columns([feature(name) for name in self.dense]) if self.dense else torch.empty(len(row_B), 0)
         propensity_B = np.empty(0) if self.propensity_X is None else self.propensity_X[np.searchsorted(self.row_X, row_B)]
         arm_B = np.empty(0) if self.arm is None else column(label(self.arm))
         return Batch(

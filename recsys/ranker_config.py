@@ -36,6 +36,9 @@ class RankerConfig(Spec):
     )
     dropout: float = Field(0.1, ge=0, lt=1)
     max_history: int = Field(50, ge=1, description="recent events that describe the user")
+    features: tuple[str, ...] | None = Field(
+        None, description="the point-in-time features that it reads, by name; left out: all of `data.features`; [] for none"
+    )
     denoise: Denoiser | None = Field(None, description="which positives to trust, such as {kind: truncated}")
     debias: Debias | None = Field(None, description="what stands for the examples that the log left out, such as {kind: ips}")
     regression: Regression = Regression()

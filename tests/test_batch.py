@@ -194,6 +194,13 @@ def test_numbers_and_codes_as_of_the_example(make_dataset: Make, segments: int) 
         assert batch.ids["genre"].value_N.tolist() == (row_B + FIRST_ID).tolist()
         assert batch.ids["town"].value_N.tolist() == (batch.ids["user"].value_N + 2).tolist()
         assert all(ids.value_N.dtype == ids.length_B.dtype == torch.int64 for ids in batch.ids.values())
+    for names in (["age"], ["age", "rate"], []):
+        some = ExampleLoader(data, tasks=["click"], split=TRAIN, max_history=3, batch_size=7, seed=0, dense=names)
+        for batch in some.in_order():
+            row_B = (batch.ids["item"].value_N - FIRST_ID).tolist()
+            assert batch.dense_BF.shape == (len(row_B), len(names))
+            for place, name in enumerate(names):
+                np.testing.assert_array_equal(batch.dense_BF[:, place], examples[feature(name)][row_B])
 
 
 def test_missing_labels_and_attributes_arrive_unchanged(planted: Dataset) -> None:

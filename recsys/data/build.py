@@ -270,9 +270,9 @@ class _Run:
         return None if self.before.folder is None else self.before.feature_state(group)
 
     def _states(self, num_parts: int) -> list[Path]:
-        """Files with what the point-in-time features of each key go on from when more rows arrive."""
+        """Files with what the point-in-time features of each key go on from, when more rows arrive and in requests."""
         found = []
-        for group in range(len(groups(self.data)) if self.data.can_grow else 0):
+        for group in range(len(groups(self.data))):
             files = [state_file(self.scratch, group, part) for part in range(num_parts)] or [self.before.feature_state(group)]
             if len(files) > 1:
                 whole = merged([State.load(file) for file in files])

@@ -201,7 +201,10 @@ def _vocabularies(features: list[Feature], path: Path) -> None:
 
 
 def _state(data: Data, work: Work, before: Before, folder: Path) -> None:
-    """What an append goes on from: the newest rows, which it may repeat (ids are places among all values), hashes, features."""
+    """What an append goes on from: the newest rows, which it may repeat (ids are places among all values), hashes, features.
+
+    Requests go on from the features, too, so that they are there even where nothing can be appended.
+    """
     recent = [read_arrow(found.recent) for found in work.settled if found.recent.exists()]
     if recent:
         id_of = {name: np.load(id_file(work.scratch, name)) for name in (USER, ITEM)}
@@ -214,8 +217,9 @@ def _state(data: Data, work: Work, before: Before, folder: Path) -> None:
         recent.append(old.filter(~pl.col(USER).is_in(known.unique().implode())))
     if recent:
         write_arrow(pl.concat([rows.select(recent[0].columns) for rows in recent]), folder / RECENT_FILE)
-    if data.can_grow:
+    if data.can_grow or work.states:
         (folder / RECENT_FILE).parent.mkdir(exist_ok=True)
+    if data.can_grow:
         for name in work.values:
             shutil.copyfile(hash_file(work.scratch, name), hash_state_file(folder, name))
     for group, file in enumerate(work.states):

@@ -16,7 +16,7 @@ from recsys.data import Data
 from recsys.data.arrow import read_arrow
 from recsys.data.rows import dense_rows
 from recsys.data.slowly import as_of, slow_table
-from recsys.features import Frame, State, compute, entities, look_up, needs
+from recsys.features import Frame, State, compute, entities, needs
 from recsys.features.state import Summary
 
 HISTORY = "history"
@@ -77,12 +77,9 @@ def tally(task: TallyTask) -> None:
     events = frames[0]
     for frame in frames[1:]:
         events = events.then(frame)
-    if not task.data.can_grow:
-        values = look_up(features, events, events)
-    else:
-        state = State.load(task.before) if task.before is not None else None
-        values, after = compute(features, events, events, state, until_ms=task.newest_ms)
-        after.save(state_file(task.out, task.group, task.part))
+    state = State.load(task.before) if task.before is not None else None
+    values, after = compute(features, events, events, state, until_ms=task.newest_ms)
+    after.save(state_file(task.out, task.group, task.part))
     end = 0
     for shard, (frame, row_P) in parts.items():
         begin, end = end, end + len(frame)

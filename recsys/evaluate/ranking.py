@@ -60,7 +60,10 @@ def predict(graph: RankingGraph, loader: ExampleLoader) -> Predictions:
         ids, history = batch.ids, batch.ids["history"]
         context = torch.stack([ids[name].value_N for name in loader.dataset.context], dim=1) if loader.dataset.context else None
         behaviour = Ids(batch.behaviour_N, history.length_B).padded() if graph.reads_behaviours else None
-        found = graph(ids["user"].value_N, history.padded(), history.length_B, ids["item"].value_N[:, None], context, behaviour)
+        dense = batch.dense_BF[:, None] if graph.design.dense else None
+        found = graph(
+            ids["user"].value_N, history.padded(), history.length_B, ids["item"].value_N[:, None], context, behaviour, dense
+        )
         probability.append(found[:, 0].cpu().numpy())
     return Predictions(loader.dataset.examples[USER][loader.row_X], np.concatenate(probability), np.concatenate(label))
 

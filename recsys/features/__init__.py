@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from recsys.features.compute import compute, entities, look_up, needs
+from recsys.features.compute import Standing, compute, entities, look_up, needs
 from recsys.features.count import Count
 from recsys.features.frame import Frame
 from recsys.features.rate import Rate
@@ -24,6 +24,7 @@ __all__ = [
     "Rate",
     "Recency",
     "SessionPosition",
+    "Standing",
     "State",
     "compute",
     "entities",

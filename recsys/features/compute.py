@@ -1,6 +1,6 @@
 """Point-in-time features of the rows of a log or of the candidates of a request, and the state that later rows need."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from recsys.errors import InputError
 from recsys.features.frame import BEGINNING_MS, EVERY, Frame
 from recsys.features.ledger import Ledger
 from recsys.features.state import State, Summary
-from recsys.features.tally import Feature, Tally
+from recsys.features.tally import Feature, Recalled, Tally
 
 
 def compute(
@@ -24,7 +24,7 @@ def compute(
     values: dict[str, np.ndarray] = {}
     summaries: dict[str, Summary] = {}
     for some, ledger in _ledgers(features, events, queries, state, until_ms):
-        values |= _values(some, ledger)
+        values |= _values(some, ledger.recall)
         summaries |= {repr(tally): ledger.summary(tally) for tally in _tallies(some)}
     tail = _tail(_tallies(features), events, state, until_ms)
     return {name: values[name] for name in features}, State(until_ms, tail, summaries)
@@ -37,8 +37,21 @@ def look_up(
     until_ms = max(events.newest_ms, state.time_ms if state else BEGINNING_MS)
     values: dict[str, np.ndarray] = {}
     for some, ledger in _ledgers(features, events, queries, state, until_ms):
-        values |= _values(some, ledger)
+        values |= _values(some, ledger.recall)
     return {name: values[name] for name in features}
+
+
+class Standing:
+    """`look_up` without events, for features of one `by`: the state is laid out once, and then asked again and again."""
+
+    def __init__(self, features: Mapping[str, Feature], state: State) -> None:
+        [(by, _)] = entities(features).items()
+        self.features, self.state = features, state
+        self._ledger = Ledger(by, state.tail.take(slice(0, 0)), None, state, state.time_ms)
+
+    def __call__(self, queries: Frame) -> dict[str, np.ndarray]:
+        """Each feature's float32 values at queries of any key, from the time of the state on."""
+        return _values(self.features, self._ledger.later(queries))
 
 
 def entities(features: Mapping[str, Feature]) -> dict[tuple[str, ...], dict[str, Feature]]:
@@ -69,8 +82,8 @@ def _ledgers(
         yield some, Ledger(by, events, queries, state, until_ms)
 
 
-def _values(features: Mapping[str, Feature], ledger: Ledger) -> dict[str, np.ndarray]:
-    recalled = {tally: ledger.recall(tally) for tally in _tallies(features)}
+def _values(features: Mapping[str, Feature], recall: Callable[[Tally], Recalled]) -> dict[str, np.ndarray]:
+    recalled = {tally: recall(tally) for tally in _tallies(features)}
     return {name: feature(*[recalled[tally] for tally in feature.tallies]) for name, feature in features.items()}
 
 

@@ -9,8 +9,14 @@ from typing import Self
 import numpy as np
 
 from recsys.features.frame import Frame
+from recsys.features.tally import Feature
 
 _VERSION = 1
+
+
+def features_file(place: int) -> str:
+    """Of a bundle: the state of the features of one key; keys are in the order of `entities`."""
+    return f"features-{place}.npz"
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +39,12 @@ class Summary:
         """Only these keys, ascending and distinct, as far as there are any."""
         place_N, known_N = self._find(key_N)
         return self.where(place_N[known_N])
+
+    def under(self, key_N: np.ndarray, name_N: np.ndarray) -> "Summary":
+        """Only these keys, as far as there are any, each by another name; names ascend, keys may repeat."""
+        place_N, known_N = self._find(key_N)
+        place_K = place_N[known_N]
+        return Summary(name_N[known_N], self.last_K[place_K], self.number_K[place_K])
 
     def updated(self, touched_N: np.ndarray, new: "Summary") -> "Summary":
         """With what `new` says of the touched keys, also where it says nothing."""
@@ -72,6 +84,14 @@ class State:
             arrays |= {f"{i}.key": summary.key_K, f"{i}.last": summary.last_K, f"{i}.number": summary.number_K}
         with path.open("wb") as file:  # given a name, numpy may add a suffix
             np.savez(file, allow_pickle=False, **arrays)
+
+    def only(self, features: Mapping[str, Feature]) -> "State":
+        """What some of the features need."""
+        tallies = [tally for feature in features.values() for tally in feature.tallies]
+        from_ms = self.time_ms - max((tally.delay_ms + (tally.window_ms or 0) for tally in tallies), default=0)
+        tail = self.tail.take(slice(int(np.searchsorted(self.tail.time_ms, from_ms)), None))
+        tail = tail.only({name for tally in tallies for name in tally.by}, {tally.event for tally in tallies})
+        return State(self.time_ms, tail, {name: self.summaries[name] for name in map(repr, tallies)})
 
     @classmethod
     def load(cls, path: Path) -> Self:

@@ -6,7 +6,7 @@ of the key's last event, stands for all events up to then: this is what makes a 
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Protocol
 
 import numpy as np
@@ -134,6 +134,7 @@ class InSession:
         return now_ms - last_K < self.gap_ms
 
 
+@cache
 def amount(by: tuple[str, ...], event: str, delay: str, window: str | None, half_life: str | None) -> Amount:
     """`Amount` from lengths of time as text."""
     window_ms = None if window is None else milliseconds(window)

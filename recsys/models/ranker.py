@@ -1,7 +1,8 @@
 """The multi-task ranker: user, item and context features and the history, crossed, shared between tasks.
 
 Shapes: B = examples or requests, C = candidates of a request (one in training), D = width of a feature's vector, F = fields
-(features, and the product of item and history), T = tasks, L = history, N = events of all histories.
+(features, the product of item and history, and point-in-time features), T = tasks, L = history, N = events of all histories,
+P = point-in-time features.
 Names: "user", "item" and "history" are ids; every other feature is an attribute of the user, the item or the context.
 """
 
@@ -16,6 +17,7 @@ from recsys.batch import Batch, Ids
 from recsys.columns import UNKNOWN_ID
 from recsys.jagged import Jagged
 from recsys.models import History, Interaction, Sharing
+from recsys.models.dense_features import DenseFeatures, Scale
 from recsys.models.embeddings import PooledEmbeddings, SequenceEmbeddings, TableShape
 from recsys.models.managed_collision import ManagedCollision, folded
 from recsys.models.mixture import Gate
@@ -38,6 +40,7 @@ class RankerDesign:
     regression: frozenset[str] = frozenset()  # tasks whose answer is a number; the others' is a probability
     dropout: float = 0.0
     managed: Mapping[str, ManagedCollision] = field(default_factory=dict)  # tables with fewer rows than ids
+    dense: tuple[str, ...] = ()  # point-in-time features
 
     @property
     def reads_sequence(self) -> bool:
@@ -63,21 +66,25 @@ class RankerBody(nn.Module):
 
     def __init__(self, design: RankerDesign, num_features: int):
         super().__init__()
-        fields, dim = num_features + 2, design.dim
+        fields, dim = num_features + 2 + bool(design.dense), design.dim
         self.dim = dim
         self.history = design.history.build(dim)
         self.input = nn.Sequential(nn.LayerNorm(fields * dim), nn.Dropout(design.dropout))
         self.interaction = design.interaction.build(fields * dim) if design.interaction else nn.Identity()
         self.sharing = design.sharing.build(fields, dim, design.tasks)
+        self.dense = DenseFeatures(len(design.dense), dim) if design.dense else None
 
     def forward(
         self, vectors: Sequence[Tensor], item_BCD: Tensor, history_BLD: Tensor, inside_BL: Tensor,
-        behaviour_BL: Tensor | None = None,
+        behaviour_BL: Tensor | None = None, dense_BCP: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
         """Return logit_BCT. `vectors` hold one feature or several side by side, for each candidate or one for all of them.
         Item times history tells how the item fits the history."""
         history_BCD = self.history(item_BCD, history_BLD, inside_BL)
         every = [history_BCD, *vectors, item_BCD * history_BCD]
+        if self.dense is not None:
+            assert dense_BCP is not None, "the point-in-time features that this ranker reads are missing"
+            every.append(self.dense(dense_BCP))
         joined = torch.cat([vector.expand(-1, item_BCD.shape[1], -1) for vector in every], dim=-1)
         field_BCFD = self.interaction(self.input(joined)).unflatten(-1, (-1, self.dim))
         return self.sharing(RankerInputs(field_BCFD, item_BCD, history_BLD, inside_BL, behaviour_BL))
@@ -106,7 +113,11 @@ class RankerEmbeddings(nn.Module):
 class Ranker(nn.Module):
     """The training form."""
 
-    def __init__(self, design: RankerDesign, num_users: int, num_items: int, features: Sequence[Mapping[str, Any]]):
+    def __init__(
+        self, design: RankerDesign, num_users: int, num_items: int, features: Sequence[Mapping[str, Any]],
+        scale: Scale | None = None,
+    ):  # fmt: skip
+        """`scale`: of the point-in-time features, where the design reads any."""
         super().__init__()
         self.design, self.names = design, feature_order(features)
         rows = {"user": num_users, **{f["name"]: f["size"] for f in features}}
@@ -116,6 +127,8 @@ class Ranker(nn.Module):
         std = design.dim**-0.5 * 0.1
         self.embeddings = RankerEmbeddings(tables, item, sequence=design.reads_sequence, init_std=std)
         self.body = RankerBody(design, len(self.names))
+        if self.body.dense is not None and scale is not None:
+            self.body.dense.set_scale(scale)
 
     def look_ups(self, batch: Batch) -> dict[str, Ids]:
         """What `embeddings` is asked for."""
@@ -131,7 +144,8 @@ class Ranker(nn.Module):
         if self.design.sharing.reads_behaviours:
             behaviour_BL = Ids(batch.behaviour_N, length_B).padded()
         vectors = [found[name][:, None] for name in self.names]
-        return self.body(vectors, found["item"][:, None], history_BLD, inside_BL, behaviour_BL)[:, 0]
+        dense_B1P = batch.dense_BF[:, None] if self.design.dense else None
+        return self.body(vectors, found["item"][:, None], history_BLD, inside_BL, behaviour_BL, dense_B1P)[:, 0]
 
     def parts(
         self, found: Mapping[str, Tensor], batch: Batch, sizes: Sequence[int]
@@ -186,7 +200,7 @@ class RankingGraph(nn.Module):
 
     def forward(
         self, user_B: Tensor, history_BL: Tensor, length_B: Tensor, item_BC: Tensor, context_BF: Tensor | None = None,
-        behaviour_BL: Tensor | None = None,
+        behaviour_BL: Tensor | None = None, dense_BCP: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
         """Return answer_BCT: probabilities, and the numbers of regression tasks."""
         column_L = torch.arange(history_BL.shape[1], device=history_BL.device)
@@ -194,7 +208,7 @@ class RankingGraph(nn.Module):
         vectors = [self.user[user_B][:, None], self.item[item_BC]]
         if context_BF is not None:
             vectors += [table[_known(context_BF[:, i], len(table))][:, None] for i, table in enumerate(self.context)]
-        logit_BCT = self.body(vectors, self.item_id[item_BC], self.item_id[history_BL], inside_BL, behaviour_BL)
+        logit_BCT = self.body(vectors, self.item_id[item_BC], self.item_id[history_BL], inside_BL, behaviour_BL, dense_BCP)
         return self.design.answer(logit_BCT)
 
 
