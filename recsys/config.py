@@ -17,7 +17,9 @@ from recsys.policy_config import PolicyConfig
 from recsys.promotion_config import PromotionConfig
 from recsys.ranker_config import RankerConfig
 from recsys.retriever_config import ItemViewsConfig, RetrieverConfig, SequenceViewsConfig
+from recsys.serving_config import ServingConfig
 from recsys.spec import Spec
+from recsys.value_formula import tasks_of
 
 __all__ = [
     "EvaluationConfig", "GeneratorConfig", "ItemViewsConfig", "PolicyConfig", "PromotionConfig", "RankerConfig",
@@ -52,24 +54,6 @@ class EvaluationConfig(Spec):
         return ks
 
 
-class ServingConfig(Spec):
-    candidates: Literal["retriever", "generator"] = Field(
-        "retriever",
-        description="who finds the items that the ranker orders; the retriever fills up where a generator finds few",
-    )
-    dim: int | None = Field(
-        None, ge=1, description="numbers of the vectors that retrieval scores; one of retriever.matryoshka.dims"
-    )
-    num_candidates: int = Field(
-        200,
-        ge=1,
-        description="items the retriever hands to the ranker (a generator: generator.beam); the largest k of a request",
-    )
-    value: dict[str, float] = Field(
-        default_factory=dict, description="task -> weight in the final score; empty: all tasks, weight 1"
-    )
-
-
 class RunConfig(Spec):
     """Everything a run needs beside its input folder."""
 
@@ -97,6 +81,11 @@ class RunConfig(Spec):
         return self.ranker.tasks or {task: 1.0 for task in self.data.events.tasks if task != arm}
 
     @property
+    def ranker_features(self) -> tuple[str, ...]:
+        """The point-in-time features that the ranker reads."""
+        return tuple(self.data.features) if self.ranker.features is None else self.ranker.features
+
+    @property
     def regression(self) -> list[str]:
         """The tasks whose label is a number, and not 0 or 1."""
         return [task for task in self.tasks if task not in self.data.events.tasks]
@@ -108,6 +97,12 @@ class RunConfig(Spec):
         return self.evaluation.category or next(iter(features), None)
 
     @property
+    def segment(self) -> str | None:
+        """The user feature by whose values popularity is kept; None where users have no features."""
+        features = self.data.users.features if self.data.users else {}
+        return self.serving.segment or next(iter(features), None)
+
+    @property
     def generator_encoder(self) -> Encoder:
         return (self.generator and self.generator.encoder) or self.retriever.encoder
 
@@ -116,17 +111,34 @@ class RunConfig(Spec):
         return (self.generator and self.generator.tower) or self.retriever.tower
 
     @property
-    def value(self) -> dict[str, float]:
+    def value(self) -> dict[str, float] | str:
         return self.serving.value or {task: 1.0 for task in self.tasks if task not in self.regression}
 
     @model_validator(mode="after")
     def _tasks_exist(self) -> "RunConfig":
         events = self.data.events
-        for where, names in (("ranker.tasks", self.ranker.tasks), ("serving.value", self.serving.value)):
+        for where, names in (("ranker.tasks", list(self.ranker.tasks)), ("serving.value", tasks_of(self.serving.value))):
             known = list(events.labels) if where == "ranker.tasks" else list(self.tasks)
             for name in names:
                 if name not in known:
                     raise ValueError(f"{where} names the unknown task {name!r}: choose from {known}")
+        return self
+
+    @model_validator(mode="after")
+    def _ranker_features_fit(self) -> "RunConfig":
+        for name in self.ranker_features:
+            if name not in self.data.features:
+                raise ValueError(
+                    f"ranker.features names {name!r}, which is no point-in-time feature: choose from {list(self.data.features)}"
+                )
+        if len(set(self.ranker_features)) < len(self.ranker_features):
+            raise ValueError(f"ranker.features {list(self.ranker_features)} names a feature twice: name each once")
+        debias = self.ranker.debias
+        if self.ranker_features and debias is not None and debias.reads_pairs:
+            raise ValueError(
+                f"ranker.debias {debias.kind} draws pairs that nobody chose, whose point-in-time features are not known: "
+                "set ranker.features to []"
+            )
         return self
 
     @model_validator(mode="after")
@@ -237,6 +249,13 @@ class RunConfig(Spec):
         return self
 
     @model_validator(mode="after")
+    def _segment_fits(self) -> "RunConfig":
+        features = list(self.data.users.features) if self.data.users else []
+        if self.serving.segment is not None and self.serving.segment not in features:
+            raise ValueError(f"serving.segment names the unknown user feature {self.serving.segment!r}: choose from {features}")
+        return self
+
+    @model_validator(mode="after")
     def _promotion_fits(self) -> "RunConfig":
         rules = self.evaluation
         classes = [task for task in self.tasks if task not in self.regression]
@@ -332,7 +351,8 @@ def _choices(place: tuple[int | str, ...]) -> list[str]:
     schema: dict[str, Any] = RunConfig.model_json_schema()
     definitions, node = schema["$defs"], schema
     for part in place[:-1]:
-        node = _resolve(node.get("properties", {}).get(part, {}), definitions, str(part)) or node
+        below = node.get("items", {}) if isinstance(part, int) else node.get("properties", {}).get(part, {})
+        node = _resolve(below, definitions, str(part)) or node
     return sorted(node.get("properties", {}))
 
 

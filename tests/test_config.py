@@ -52,6 +52,10 @@ def refused(path: Path, *overrides: str) -> str:
         ("retriever.encoder={kind: sasrec, head: 1}", ["head", "choose from", "'heads'"]),
         ("ranker.sharing={kind: mmoe, expert: 1}", ["ranker.sharing", "expert", "choose from", "'experts'"]),
         ("data.split={kind: time, valid: 1}", ["data.split", "valid", "choose from", "'valid_share'"]),
+        ("serving.rerank=[{kind: mmr, trade: 1}]", ["serving.rerank.0.mmr.trade", "choose from", "'trade_off'"]),
+        ("serving.rerank=[{trade_off: 1}]", ["serving.rerank.0", "needs a `kind`", "'mmr'"]),
+        ("serving.segment=country", ["serving.segment names the unknown user feature 'country'", "choose from []"]),
+        ("serving.value=click / like", ["serving.value", "no finite value where click is 0", "add a number"]),
         ("data.events.usr=x", ["data.events.usr", "choose from", "'user'"]),
     ],
 )
@@ -238,3 +242,18 @@ def test_settings_that_go_together_load(base: Path) -> None:
     )
     assert config.serving.dim == 16
     assert load(base, "serving.dim=64").serving.dim == 64, "the full width needs no Matryoshka"
+
+
+def test_the_ranker_reads_all_point_in_time_features_unless_told(base: Path) -> None:
+    features = "data.features={a: {kind: count, by: [user], event: click}, b: {kind: session_position}}"
+    assert load(base).ranker_features == ()
+    assert load(base, features).ranker_features == ("a", "b")
+    assert load(base, features, "ranker.features=[b]").ranker_features == ("b",)
+    assert load(base, features, "ranker.features=[]").ranker_features == ()
+    assert "ranker.features names 'c', which is no point-in-time feature: choose from ['a', 'b']" in refused(
+        base, features, "ranker.features=[c]"
+    )
+    assert "names a feature twice" in refused(base, features, "ranker.features=[a, a]")
+    pairs = "ranker.debias={kind: doubly_robust, propensity: {kind: popularity}}"
+    assert "whose point-in-time features are not known: set ranker.features to []" in refused(base, features, pairs)
+    assert load(base, features, pairs, "ranker.features=[]").ranker_features == ()

@@ -1,0 +1,1 @@
+"""How many candidates are worth ranking."""
