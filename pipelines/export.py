@@ -1,7 +1,6 @@
 """Checkpoints -> bundle: ONNX graphs, tables, id maps and lineage, written only when torch and ONNX agree."""
 
 import functools
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,54 +9,53 @@ import torch
 from safetensors.torch import load_file
 
 from pipelines import models
+from pipelines.bundle_files import model_facts, write_parity, write_reference, write_stand_ins, write_tables
+from pipelines.bundle_retrieval import store_retrieval
+from pipelines.reference import reference
 from pipelines.semantic_ids import semantic_ids
 from pipelines.serving_cost import serving_cost
 from pipelines.workspace import Workspace, check_lineage, parts, served_part
 from recsys.artefact import fingerprint, write_artefact
-from recsys.behaviours import behaviours
-from recsys.columns import BEHAVIOUR, ITEM, ITEMS_FILE, TIME_MS, TIMELINE_FILE, USERS_FILE
 from recsys.config import RunConfig
-from recsys.data.arrow import write_columns
 from recsys.dataset import Dataset
 from recsys.export.generation_parity import check_generation
 from recsys.export.graphs import export_candidates, export_ranking
 from recsys.export.parity import Parity, check_ranking, check_retrieval, retrieval_scores
+from recsys.export.retrieval import export_retrieval
+from recsys.rerank import check_categories
 from recsys.train.checkpoint import load_model_state
 from recsys.train.distributed import place
 from recsys.train.loop import MODEL_FILE
+from serving.bundle import GENERATION_FILE, PARITY_FILE, RANKING_FILE, RETRIEVAL_FILE, Bundle
 
-GRAPHS = {"retriever": "retrieval.onnx", "ranker": "ranking.onnx"}
-GENERATION = "generation.onnx"  # beside the others where a generator finds the candidates
-PARITY_FILE = "parity.npz"
+__all__ = ["GRAPHS", "PARITY_FILE", "export_run"]
+
+GRAPHS = {"retriever": RETRIEVAL_FILE, "ranker": RANKING_FILE}
 
 
 def export_run(config: RunConfig, data: Dataset, workspace: Workspace, *, device: torch.device) -> dict[str, Any]:
     """Write the bundle and return its manifest, and beside it, as `measured`, what one list of the bundle costs.
 
-    Raises InputError, and writes nothing, when ONNX differs from torch.
+    Raises InputError, and writes nothing, when ONNX differs from torch, or an index or a small table finds too little.
     """
     manifests = {part: check_lineage(workspace, part, data, config) for part in parts(config)}
+    categories = data.vocabulary("item", config.category) if config.category else []
+    check_categories(config.serving.rerank, config.category, categories)
     with write_artefact(workspace.bundle, "bundle", name=config.name) as (folder, manifest):
-        checked = {"retriever": _retriever(config, data, workspace, folder / GRAPHS["retriever"], device)}
+        vector_ID, exact = _retriever(config, data, workspace, folder / RETRIEVAL_FILE, device)
+        stored = store_retrieval(config, data, folder, vector_ID, exact)
+        checked = {"retriever": stored.parity}
         if config.serving.candidates == "generator":
-            checked["generator"] = _generator(config, data, workspace, folder / GENERATION, device)
+            checked["generator"] = _generator(config, data, workspace, folder / GENERATION_FILE, device)
         if "ranker" in manifests:
-            checked["ranker"] = _ranker(config, data, workspace, folder / GRAPHS["ranker"], device)
-        _save_parity(folder / PARITY_FILE, list(checked.values()))
-        for name in (USERS_FILE, ITEMS_FILE):
-            shutil.copyfile(data.folder / name, folder / name)
-        masks = {BEHAVIOUR: behaviours(data, list(config.tasks))} if config.ranker.sharing.reads_behaviours else {}
-        write_columns({ITEM: data.item_E, TIME_MS: data.time_ms_E, **masks}, folder / TIMELINE_FILE)
+            checked["ranker"] = _ranker(config, data, workspace, folder / RANKING_FILE, device)
+        write_parity(list(checked.values()), folder)
+        write_tables(config, data, folder)
+        write_stand_ins(config, data, folder)
+        candidates = "generation" if "generator" in checked else "retrieval"
+        manifest["model"] = model_facts(config, data, folder, candidates=candidates, index=stored.index)
         manifest["parity_max_error"] = {part: parity.max_error for part, parity in checked.items()}
-        manifest["model"] = {
-            "max_history": config.max_history,
-            "candidates": "generation" if "generator" in checked else "retrieval",
-            "num_candidates": min(config.serving.num_candidates, data.num_items - 2),
-            "num_items": data.num_items,
-            "tasks": list(config.tasks),
-            "value": config.value,
-            "context": _context_values(data) if config.tasks else {},
-        }
+        manifest["retrieval_recall"] = stored.recall
         manifest["lineage"] = {
             "config": config.name,
             "config_hash": fingerprint(config.model_dump(mode="json")),
@@ -67,18 +65,24 @@ def export_run(config: RunConfig, data: Dataset, workspace: Workspace, *, device
             "mlflow_run": workspace.run_id,
             "code": manifest["code"],
         }
+        write_reference(reference(Bundle.open(folder, manifest), rng=np.random.default_rng(config.seed)), folder)
     return {**manifest, "measured": serving_cost(workspace.bundle, rng=np.random.default_rng(config.seed))}
 
 
-def _retriever(config: RunConfig, data: Dataset, workspace: Workspace, path: Path, device: torch.device) -> Parity:
+def _retriever(
+    config: RunConfig, data: Dataset, workspace: Workspace, path: Path, device: torch.device
+) -> tuple[np.ndarray, Parity]:
+    """The item vectors as they are scored, and how well the exact graph at `path` agrees."""
     part, state = config.retriever, load_file(workspace.checkpoint(served_part(config, "retriever")) / MODEL_FILE)
-    export_candidates(models.retrieval_graph(config, data, state), config.max_history, path)
+    graph = models.retrieval_graph(config, data, state)
+    export_retrieval(graph, config.max_history, data.num_items, path)
     model = place(models.retriever(config, data), device)
     load_model_state(model, state)
     score = functools.partial(
         retrieval_scores, model.eval(), models.item_codes(config, data, device), part.similarity, config.serving.dim
     )
-    return check_retrieval(score, path, num_items=data.num_items, max_history=config.max_history, seed=config.seed)
+    parity = check_retrieval(score, path, num_items=data.num_items, max_history=config.max_history, seed=config.seed)
+    return graph.scored_ID.numpy(), parity
 
 
 def _generator(config: RunConfig, data: Dataset, workspace: Workspace, path: Path, device: torch.device) -> Parity:
@@ -102,14 +106,3 @@ def _ranker(config: RunConfig, data: Dataset, workspace: Workspace, path: Path, 
         codes={f["name"]: (f["owner"], data.codes(f["name"], f["owner"])) for f in data.features if f["owner"] != "context"},
         context_sizes=[(f["name"], f["size"]) for f in data.features if f["owner"] == "context"],
     )  # fmt: skip
-
-
-def _save_parity(path: Path, checked: list[Parity]) -> None:
-    """Inputs with torch's outputs: what a server checks its runtime against before it answers."""
-    arrays: dict[str, Any] = {name: value for parity in checked for name, value in parity.sample.items()}
-    np.savez(path, **arrays)
-
-
-def _context_values(data: Dataset) -> dict[str, list[str]]:
-    """Each context feature's values in the order of their codes, which begin at FIRST_ID."""
-    return {name: data.vocabulary("context", name) for name in data.context}

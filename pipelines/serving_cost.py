@@ -7,7 +7,8 @@ import numpy as np
 
 from recsys.columns import FIRST_ID, LENGTH, USER_ID
 from serving.bundle import Bundle
-from serving.recommend import Query, recommend
+from serving.recommend import recommend
+from serving.schema import Query
 
 WARM_UP, REQUESTS, K = 20, 200, 10
 
@@ -19,17 +20,21 @@ def serving_cost(folder: Path, *, rng: np.random.Generator) -> dict[str, float]:
     belongs to the server. Times depend on the machine and on what else it does.
     """
     bundle = Bundle.load(folder, threads=1)
-    length_U = bundle.users[LENGTH].to_numpy()
-    known_U = np.flatnonzero(length_U[FIRST_ID:] > 0) + FIRST_ID
-    query_R = [
-        Query(user_id=bundle.users[USER_ID][int(user)].as_py(), k=min(K, bundle.facts.num_items - FIRST_ID))
-        for user in rng.choice(known_U, WARM_UP + REQUESTS)
-    ]
+    queries = known_queries(bundle, WARM_UP + REQUESTS, K, rng)
     time_ms_R = []
-    for query in query_R:
+    for query in queries:
         began_s = time.perf_counter()
         recommend(bundle, query)
         time_ms_R.append((time.perf_counter() - began_s) * 1000)
     p50_ms, p99_ms = np.percentile(time_ms_R[WARM_UP:], [50, 99])
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     return {"latency_p50_ms": float(p50_ms), "latency_p99_ms": float(p99_ms), "bundle_mib": size / 2**20}
+
+
+def known_queries(bundle: Bundle, count: int, k: int, rng: np.random.Generator) -> list[Query]:
+    """Of users who did something, drawn with replacement; one without a history where nobody did."""
+    known_U = np.flatnonzero(bundle.users[LENGTH].to_numpy()[FIRST_ID:] > 0) + FIRST_ID
+    k = min(k, bundle.facts.num_items - FIRST_ID, bundle.facts.num_candidates)
+    if not len(known_U):
+        return [Query(history=[], k=k)] * count
+    return [Query(user_id=bundle.users[USER_ID][int(user)].as_py(), k=k) for user in rng.choice(known_U, count)]

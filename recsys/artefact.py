@@ -24,7 +24,7 @@ FORMAT_VERSIONS = {
     "batch": 1,
     "metrics": 2,
     "values": 1,
-    "bundle": 1,
+    "bundle": 2,
 }
 MADE_BY = {
     "raw": "simulate",
@@ -65,7 +65,8 @@ def write_artefact(folder: Path, kind: str, **fields: Any) -> Iterator[tuple[Pat
         with ThreadPoolExecutor(HASHED_AT_ONCE) as threads:
             hashes = dict(zip(new, threads.map(file_hash, new.values()), strict=True))
         manifest["files"] = {name: known.get(name) or hashes[name] for name in names}
-        manifest["fingerprint"] = fingerprint(manifest["files"])
+        answers = {"model": manifest["model"]} if kind == "bundle" and "model" in manifest else {}  # the value formula, say
+        manifest["fingerprint"] = fingerprint({**manifest["files"], **answers})
         (scratch / MANIFEST).write_text(json.dumps(manifest, indent=1, default=str) + "\n")
         _move_into_place(scratch, folder)
     finally:

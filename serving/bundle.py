@@ -3,70 +3,51 @@
 B = queries, L = history, E = excluded items, K = candidates, T = tasks, F = context features.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ValidationError
 
 from recsys.artefact import MANIFEST, read_manifest
-from recsys.columns import BEHAVIOUR, ITEM, ITEMS_FILE, LENGTH, START, TIME_MS, TIMELINE_FILE, UNKNOWN_ID, USERS_FILE
+from recsys.columns import (
+    BEHAVIOUR,
+    FIRST_ID,
+    ITEM,
+    ITEMS_FILE,
+    LENGTH,
+    START,
+    TIME_MS,
+    TIMELINE_FILE,
+    UNKNOWN_ID,
+    USERS_FILE,
+    feature,
+)
 from recsys.columns import ITEM_ID as ITEM_TEXT
 from recsys.columns import USER_ID as USER_TEXT
 from recsys.errors import InputError
+from recsys.id_index import IdIndex
+from recsys.item_index import ItemIndex
+from recsys.value_formula import ValueFormula
+from serving.facts import ModelFacts, Reference
+from serving.features import Features
+from serving.finder import Exact, Finder, Indexed, open_session
+from serving.parity import check_parity
+from serving.stand_ins import StandIns
+from serving.texts import Texts
 
 Array = NDArray[Any]
 RETRIEVAL_FILE, GENERATION_FILE, RANKING_FILE, PARITY_FILE = "retrieval.onnx", "generation.onnx", "ranking.onnx", "parity.npz"
+QUERY_FILE, INDEX_FILE, VECTORS_FILE = "query.onnx", "items.faiss", "vectors.npy"
+USER_INDEX_FILE, ITEM_INDEX_FILE, REFERENCE_FILE = "user_index.arrow", "item_index.arrow", "reference.json"
 TITLE = "title"
-PARITY_TOLERANCE = 1e-4
-
-
-class ModelFacts(BaseModel):
-    """What the manifest says about the graphs."""
-
-    model_config = ConfigDict(frozen=True)
-    max_history: int = Field(ge=1)
-    num_candidates: int = Field(ge=1)
-    num_items: int = Field(ge=3)  # rows, padding and unknown included
-    candidates: Literal["retrieval", "generation"] = "retrieval"  # the graph that is asked first
-    tasks: tuple[str, ...]
-    value: dict[str, float]
-    context: dict[str, tuple[str, ...]]  # feature -> its values, the first one having code FIRST_ID
-
-    @model_validator(mode="after")
-    def _value_names_tasks(self) -> Self:
-        if unknown := set(self.value) - set(self.tasks):
-            raise ValueError(f"value weighs {sorted(unknown)}, the tasks are {list(self.tasks)}")
-        return self
-
-
-class IdIndex:
-    """External id -> row, through sorted 64-bit hashes: 12 bytes an id where a dict takes 150.
-
-    Measured with a million ids: 3 microseconds a look-up (dict: 1), 0.2 s to build (dict: 0.9).
-    """
-
-    def __init__(self, texts: pa.ChunkedArray, slice_rows: int = 65_536) -> None:
-        starts = range(0, len(texts), slice_rows)
-        slices = (texts.slice(start, slice_rows).to_pylist() for start in starts)
-        hashes = np.fromiter((hash(text) for part in slices for text in part), np.int64, len(texts))
-        self._texts = texts
-        self._rows = np.argsort(hashes, kind="stable").astype(np.int32)
-        self._hashes = hashes[self._rows]
-
-    def find(self, text: str) -> int:
-        """The row of an id, UNKNOWN_ID where the table lacks it."""
-        wanted = np.int64(hash(text))
-        place = int(self._hashes.searchsorted(wanted))
-        while place < len(self._hashes) and self._hashes[place] == wanted:
-            if self._texts[int(self._rows[place])].as_py() == text:
-                return int(self._rows[place])
-            place += 1
-        return UNKNOWN_ID
+UNWRITTEN = "unwritten"  # the version of a bundle that is being made
 
 
 @dataclass(frozen=True)
@@ -75,48 +56,68 @@ class Bundle:
     version: str  # the manifest's fingerprint
     lineage: dict[str, Any]
     facts: ModelFacts
-    retrieval: ort.InferenceSession = field(repr=False)
-    generation: ort.InferenceSession | None = field(repr=False)
+    retrieval: Finder = field(repr=False)
+    generation: Finder | None = field(repr=False)
     ranking: ort.InferenceSession | None = field(repr=False)
     users: pa.Table = field(repr=False)
     items: pa.Table = field(repr=False)
     timeline: pa.Table = field(repr=False)
+    vector_ID: Array = field(repr=False)  # of the items as they are scored, memory-mapped; float32 or float16
+    stand_ins: StandIns = field(repr=False)
+    reference: Reference | None = field(repr=False)  # what score drift is measured against
+    category_I: Array = field(repr=False)  # code of each item's first category; UNKNOWN_ID where there is none
     user_index: IdIndex = field(repr=False)
     item_index: IdIndex = field(repr=False)
+    features: Features | None = field(repr=False)  # None where the ranking graph reads none
+    parity_max_error: dict[str, float] | None  # by graph
 
     @classmethod
     def load(cls, folder: Path, threads: int = 1) -> "Bundle":
         """Open a bundle whose files match its manifest and whose graphs answer here as they did in torch."""
-        manifest = read_manifest(folder, "bundle", verify=True)
+        return cls.open(folder, read_manifest(folder, "bundle", verify=True), threads)
+
+    @classmethod
+    def open(cls, folder: Path, manifest: Mapping[str, Any], threads: int = 1) -> "Bundle":
+        """The same with a manifest that is trusted: at export, before it is written."""
         try:
             facts = ModelFacts.model_validate(manifest.get("model"))
+            reference = folder / REFERENCE_FILE
+            drift = Reference.model_validate_json(reference.read_bytes()) if reference.is_file() else None
         except ValidationError as error:
+            is_reference = error.title == Reference.__name__
+            where = REFERENCE_FILE if is_reference else f"the `model` entry of {MANIFEST}"
             raise InputError(
-                f"{folder / MANIFEST} has an unusable `model` entry ({error.errors()[0]['msg']}): "
-                "make the bundle again with `recsys export`"
+                f"{folder}: {where} is unusable ({error.errors()[0]['msg']}): make the bundle again with `recsys export`"
             ) from error
         users, items = _mapped(folder / USERS_FILE), _mapped(folder / ITEMS_FILE)
+        vector_ID = np.load(folder / VECTORS_FILE, mmap_mode="r", allow_pickle=False)
         bundle = cls(
             name=str(manifest.get("name", folder.name)),
-            version=manifest["fingerprint"],
+            version=str(manifest.get("fingerprint", UNWRITTEN)),
             lineage=manifest.get("lineage", {}),
             facts=facts,
-            retrieval=_session(folder / RETRIEVAL_FILE, threads),
-            generation=_session(folder / GENERATION_FILE, threads) if facts.candidates == "generation" else None,
-            ranking=_session(folder / RANKING_FILE, threads) if facts.tasks else None,
+            retrieval=_retrieval(folder, facts, vector_ID, threads),
+            generation=Exact(open_session(folder / GENERATION_FILE, threads)) if facts.candidates == "generation" else None,
+            ranking=open_session(folder / RANKING_FILE, threads) if facts.tasks else None,
             users=users,
             items=items,
             timeline=_mapped(folder / TIMELINE_FILE),
-            user_index=IdIndex(users[USER_TEXT]),
-            item_index=IdIndex(items[ITEM_TEXT]),
+            vector_ID=vector_ID,
+            stand_ins=StandIns.open(folder),
+            reference=drift,
+            category_I=_first_codes(items, next(iter(facts.category), None)),
+            user_index=IdIndex.open(users[USER_TEXT], folder / USER_INDEX_FILE),
+            item_index=IdIndex.open(items[ITEM_TEXT], folder / ITEM_INDEX_FILE),
+            features=_features(folder, facts, users, items),
+            parity_max_error=manifest.get("parity_max_error"),
         )
-        bundle._check_parity(folder / PARITY_FILE)
+        check_parity(folder / PARITY_FILE, bundle.finders, bundle.ranking)
         return bundle
 
     @property
     def providers(self) -> list[str]:
         """Where the graphs run. Only a session knows: the installed runtime may list a GPU that it cannot use."""
-        return list(self.retrieval.get_providers())
+        return list(self.retrieval.session.get_providers())
 
     def timeline_of(self, user: int) -> Array:
         """All items of a user, oldest first, read through the memory map."""
@@ -130,79 +131,128 @@ class Bundle:
         """A bit mask of each of them: which tasks had a yes."""
         return self._events(user, BEHAVIOUR)
 
-    @property
+    @cached_property
     def reads_behaviours(self) -> bool:
         """Whether the ranking graph asks what each event of the history was."""
         return self.ranking is not None and "behaviour" in {entry.name for entry in self.ranking.get_inputs()}
 
-    @property
+    @cached_property
     def reads_time(self) -> bool:
         """Whether a graph that finds candidates asks when things happened."""
-        return any(entry.name == "time" for graph in self._finders.values() for entry in graph.get_inputs())
+        return any("time" in finder.inputs for finder in self.finders.values())
 
     @property
-    def _finders(self) -> dict[str, ort.InferenceSession]:
-        """The graphs that find candidates, by the names that they have in the parity sample."""
+    def finders(self) -> dict[str, Finder]:
+        """What finds candidates, by the names in the parity sample."""
         return {"retrieval": self.retrieval} | ({"generation": self.generation} if self.generation else {})
 
     def _events(self, user: int, column: str) -> Array:
-        start, length = self.users[START][user].as_py(), self.users[LENGTH][user].as_py()
-        values: Array = self.timeline[column].slice(start, length).to_numpy()
+        start_U, length_U = self._spans
+        start = start_U[user]
+        values: Array = self._columns[column][start : start + length_U[user]]
         return values
 
+    @cached_property
+    def _spans(self) -> tuple[Array, Array]:
+        return self.users[START].to_numpy(), self.users[LENGTH].to_numpy()
+
+    @cached_property
+    def _columns(self) -> dict[str, Array]:
+        """Of the timeline; views of the mapped file where it has one record batch, as `recsys export` writes it."""
+        return {name: self.timeline[name].to_numpy() for name in self.timeline.column_names}
+
+    @cached_property
+    def _item_texts(self) -> Texts:
+        return Texts(self.items[ITEM_TEXT])
+
+    @cached_property
+    def _titles(self) -> Texts | None:
+        return Texts(self.items[TITLE]) if TITLE in self.items.column_names else None
+
+    @cached_property
+    def no_bias_1I(self) -> Array:
+        return np.zeros((1, self.facts.num_items), np.float32)
+
+    @cached_property
+    def value(self) -> ValueFormula:
+        return ValueFormula(self.facts.value, self.facts.tasks)
+
+    @cached_property
+    def category_codes(self) -> dict[str, int]:
+        """Category -> its code in `category_I`."""
+        return {value: FIRST_ID + place for values in self.facts.category.values() for place, value in enumerate(values)}
+
+    @cached_property
+    def norm_I(self) -> Array:
+        """The length of each item's vector, read in blocks; never 0."""
+        blocks = (self.vector_ID[start : start + 65_536] for start in range(0, len(self.vector_ID), 65_536))
+        norm_I = np.concatenate([np.linalg.norm(np.asarray(block, np.float32), axis=1) for block in blocks])
+        return np.maximum(norm_I, 1e-12)
+
+    def unit_vectors(self, item_K: Array) -> Array:
+        """vector_KD of items, of length 1."""
+        return np.asarray(self._vectors[item_K], np.float32) / self.norm_I[item_K, None]
+
+    @cached_property
+    def _vectors(self) -> Array:
+        """`vector_ID` without the class of a memory map, whose every slice costs microseconds."""
+        return np.asarray(self.vector_ID)
+
+    def covisits(self, item: int) -> tuple[Array, Array]:
+        """The items that others had near this one, best first, and how near, from 0 to 1."""
+        return self.stand_ins.covisits(item)
+
+    def segment_of(self, user: int) -> int | None:
+        """The code of the user's first segment; None where the bundle has no segments or does not know the user."""
+        if self.facts.segment is None or user < FIRST_ID:
+            return None
+        code = self.users[feature(self.facts.segment)][user].as_py()
+        return (code[0] if code else UNKNOWN_ID) if isinstance(code, list) else code
+
+    def popular_with(self, user: int) -> Array:
+        """Items by popularity in the user's first segment; none where that is not known."""
+        code = self.segment_of(user)
+        return self.stand_ins.popular_with(UNKNOWN_ID if code is None else code)
+
+    @property
+    def popular_P(self) -> Array:
+        return self.stand_ins.popular_P
+
     def item_id(self, item: int) -> str:
-        """One cell at a time: `Table.take` costs milliseconds where a table has many record batches, this a microsecond."""
-        text: str = self.items[ITEM_TEXT][item].as_py()
+        text = self._item_texts[item]
+        assert text is not None, f"item {item} is a reserved row"
         return text
 
     def title(self, item: int) -> str | None:
-        text: str | None = self.items[TITLE][item].as_py() if TITLE in self.items.column_names else None
-        return text
+        return None if self._titles is None else self._titles[item]
 
-    def _check_parity(self, path: Path) -> None:
-        """Refuse a runtime that does not give the outputs recorded at export."""
-        sample = np.load(path, allow_pickle=False)
-        same = True
-        for name, graph in self._finders.items():
-            item_BK, score_BK = graph.run(["item", "score"], _inputs(graph, name, sample))
-            expected_item_BK, expected_score_BK = sample[f"{name}_item"], sample[f"{name}_score"]
-            same &= _close(score_BK, expected_score_BK)
-            same &= bool((item_BK == expected_item_BK)[_settled(expected_score_BK)].all())
-        if self.ranking is not None:
-            [probability_BKT] = self.ranking.run(["probability"], _inputs(self.ranking, "ranking", sample))
-            same &= _close(probability_BKT, sample["ranking_probability"])
-        if not same:
-            raise InputError(
-                f"{path.parent} does not give the outputs recorded in {path.name} with onnxruntime {ort.__version__} on "
-                f"{self.providers[0]}: install the locked onnxruntime, or make the bundle again with `recsys export`"
-            )
+
+def _retrieval(folder: Path, facts: ModelFacts, vector_ID: Array, threads: int) -> Finder:
+    if facts.index is None:
+        return Exact(open_session(folder / RETRIEVAL_FILE, threads))
+    index = ItemIndex.open(folder / INDEX_FILE, vector_ID, nprobe=facts.index.nprobe, threads=threads)
+    return Indexed(open_session(folder / QUERY_FILE, threads), index, facts.num_candidates)
+
+
+def _features(folder: Path, facts: ModelFacts, users: pa.Table, items: pa.Table) -> Features | None:
+    if not facts.features:
+        return None
+    return Features.load(folder, facts.features, users=users, items=items, context=tuple(facts.context), tasks=facts.tasks)
+
+
+def _first_codes(items: pa.Table, name: str | None) -> Array:
+    """code_I; a row with an empty list has none."""
+    if name is None:
+        return np.full(len(items), UNKNOWN_ID, np.int32)
+    column = items[feature(name)].combine_chunks()
+    if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)):
+        return column.to_numpy()
+    offset_I1 = column.offsets.to_numpy()
+    code_I = np.full(len(column), UNKNOWN_ID, np.int32)
+    some_I = np.diff(offset_I1) > 0
+    code_I[some_I] = column.values.to_numpy()[offset_I1[:-1][some_I]]
+    return code_I
 
 
 def _mapped(path: Path) -> pa.Table:
     return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-
-
-def _session(path: Path, threads: int) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads leave the cores to others
-    ort.preload_dlls()  # the CUDA libraries that pip installed; nothing to do in a CPU build
-    wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
-    return ort.InferenceSession(path, options, [name for name in wanted if name in ort.get_available_providers()])
-
-
-def _inputs(session: ort.InferenceSession, graph: str, sample: Any) -> dict[str, Array]:
-    return {entry.name: sample[f"{graph}_{entry.name}"] for entry in session.get_inputs()}
-
-
-def _close(found: Array, expected: Array) -> bool:
-    return found.shape == expected.shape and np.allclose(found, expected, rtol=PARITY_TOLERANCE, atol=PARITY_TOLERANCE)
-
-
-def _settled(score_BK: Array) -> Array:
-    """Places whose score differs from both neighbours' by more than the tolerance, so that no other item may stand there."""
-    with np.errstate(invalid="ignore"):  # -inf minus -inf: not a gap
-        gap_B = -np.diff(score_BK, axis=1) > 4 * PARITY_TOLERANCE * (1 + np.abs(score_BK[:, :1]))
-    edge_B1 = np.ones((len(score_BK), 1), dtype=bool)
-    return np.hstack([edge_B1, gap_B]) & np.hstack([gap_B, ~edge_B1]) & np.isfinite(score_BK)

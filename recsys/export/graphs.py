@@ -1,6 +1,7 @@
 """Write the serving forms as ONNX graphs (opset 20).
 
-Shapes: B = requests, L = history, E = excluded, K = items returned, C = candidates, F = context features, T = tasks.
+Shapes: B = requests, L = history, E = excluded, K = items returned, C = candidates, F = context features, T = tasks,
+P = point-in-time features.
 """
 
 import logging
@@ -38,10 +39,12 @@ def export_candidates(graph: RetrievalGraph | GenerationGraph, max_history: int,
 
 
 def export_ranking(graph: RankingGraph, max_history: int, num_context: int, path: Path) -> None:
-    """Inputs user (B), history (B, L), length (B), item (B, C), with context features context (B, F), and where behaviours are
-    read behaviour (B, L); output probability (B, C, T), which holds the number itself for a regression task."""
+    """Inputs user (B), history (B, L), length (B), item (B, C), with context features context (B, F), where behaviours are read
+    behaviour (B, L), with point-in-time features dense (B, C, P) in 32-bit floats; output probability (B, C, T), which holds
+    the number itself for a regression task."""
     batch, candidates = Dim("batch", min=1), Dim("candidates", min=1)
     history_BL, length_B, columns = _history(max_history)
+    num_dense = len(graph.design.dense)
     inputs: dict[str, tuple[Tensor | None, Mapping[int, Dim] | None]] = {
         "user": (torch.ones(2, dtype=torch.int64), {0: batch}),
         "history": (history_BL, {0: batch, **columns}),
@@ -49,6 +52,7 @@ def export_ranking(graph: RankingGraph, max_history: int, num_context: int, path
         "item": (torch.ones(2, 4, dtype=torch.int64), {0: batch, 1: candidates}),
         "context": (torch.ones(2, num_context, dtype=torch.int64), {0: batch}) if num_context else (None, None),
         "behaviour": (torch.ones_like(history_BL), {0: batch, **columns}) if graph.reads_behaviours else (None, None),
+        "dense": (torch.ones(2, 4, num_dense), {0: batch, 1: candidates}) if num_dense else (None, None),
     }
     names = [name for name, (sample, _) in inputs.items() if sample is not None]
     samples, shapes = zip(*inputs.values(), strict=True)

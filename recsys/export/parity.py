@@ -1,6 +1,7 @@
 """Torch and ONNX must agree: the trained TorchRec model on jagged input against the graph in ONNX Runtime on padded input.
 
-Shapes: B = requests, L = history, E = excluded items, K = candidates returned, I = item rows, C = candidates ranked, T = tasks.
+Shapes: B = requests, L = history, E = excluded items, K = candidates returned, I = item rows, C = candidates ranked, T = tasks,
+P = point-in-time features.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,7 @@ from recsys.columns import FIRST_ID
 from recsys.errors import InputError
 from recsys.evaluate import padded
 from recsys.jagged import Jagged
+from recsys.models.dense_features import DenseFeatures
 from recsys.models.item_codes import ItemCodes
 from recsys.models.ranker import Ranker
 
@@ -46,11 +48,13 @@ def check_retrieval(
             exclude_BE = rng.integers(0, num_items, (batch, 5))  # holds reserved ids too, as padding does
             history_BL, length_B = (t.numpy() for t in padded(history))
             time_BM = np.cumsum(rng.integers(0, 10**7, (batch, history_BL.shape[1] + 1)), axis=1)
-            given = {"history": history_BL, "length": length_B, "exclude": exclude_BE, "time": time_BM}
+            bias_XI = _bias(rng, 1 if length else batch, num_items)
+            given = {"history": history_BL, "length": length_B, "exclude": exclude_BE, "time": time_BM, "bias": bias_XI}
             inputs = {entry.name: given[entry.name] for entry in session.get_inputs()}
             item_BK, score_BK = session.run(["item", "score"], inputs)
             expected_BI = score(history, time_BM)
             np.put_along_axis(expected_BI, exclude_BE, -np.inf, axis=1)
+            expected_BI += bias_XI
             errors.append(_retrieval_error(item_BK, score_BK, expected_BI))
             if batch == 7 and length == max_history:
                 expected_BK = np.take_along_axis(expected_BI, item_BK, axis=1)
@@ -76,15 +80,28 @@ def check_ranking(
             behaviour = Jagged(rng.integers(0, 2 ** len(model.design.tasks), len(history.item_E)), history.offset_U1)
             if model.design.sharing.reads_behaviours:
                 inputs["behaviour"] = padded(behaviour)[0].numpy()
+            if model.body.dense is not None:
+                inputs["dense"] = _dense(rng, model.body.dense, item_BC.shape)
             [probability_BCT] = session.run(["probability"], inputs)
             names = [name for name, _ in context_sizes]
             recent = history.last(ranker_history), behaviour.last(ranker_history)
-            expected = [_ranking_answer(model, inputs, item_B, recent, codes, names) for item_B in item_BC.T]
+            expected = [_ranking_answer(model, inputs, column, recent, codes, names) for column in range(item_BC.shape[1])]
             expected_BCT = np.stack(expected, axis=1)
             errors.append(float(np.abs(probability_BCT - expected_BCT).max()))
             if batch == 7 and length == max_history:
                 sample = {**inputs, "probability": expected_BCT}
     return verdict("ranking", path, errors, sample)
+
+
+def _bias(rng: np.random.Generator, rows: int, num_items: int) -> np.ndarray:
+    """A tenth of the items left out, for all requests alike (1 row) or for each."""
+    return np.where(rng.random((rows, num_items)) < 0.1, -np.inf, 0).astype(np.float32)
+
+
+def _dense(rng: np.random.Generator, features: DenseFeatures, shape: tuple[int, ...]) -> np.ndarray:
+    """Values as training had them, some of them far outside."""
+    mean_P, std_P = features.mean_P.cpu().numpy(), features.std_P.cpu().numpy()
+    return (mean_P + 3 * std_P * rng.standard_normal((*shape, len(mean_P)))).astype(np.float32)
 
 
 def histories(rng: np.random.Generator, batch: int, length: int, num_items: int) -> Jagged:
@@ -118,17 +135,18 @@ def retrieval_scores(
 
 @torch.no_grad()
 def _ranking_answer(
-    model: Ranker, inputs: Mapping[str, np.ndarray], item_B: np.ndarray, recent: tuple[Jagged, Jagged],
+    model: Ranker, inputs: Mapping[str, np.ndarray], column: int, recent: tuple[Jagged, Jagged],
     codes: Mapping[str, tuple[str, Jagged]], context_names: Sequence[str],
 ) -> np.ndarray:  # fmt: skip
     """answer_BT of the training form, for one candidate of each request; `recent`: its history and the events' behaviours."""
-    user_B, (history, behaviour) = inputs["user"], recent
+    user_B, item_B, (history, behaviour) = inputs["user"], inputs["item"][:, column], recent
     ones_B = torch.ones(len(user_B), dtype=torch.int64)
     ids = {"user": Ids(torch.from_numpy(user_B), ones_B), "item": Ids(torch.tensor(item_B), ones_B), "history": as_ids(history)}
     for name, (owner, rows) in codes.items():
         ids[name] = as_ids(rows.take(user_B if owner == "user" else item_B))
     ids |= {name: Ids(torch.tensor(inputs["context"][:, i]), ones_B) for i, name in enumerate(context_names)}
-    batch = Batch(ids, behaviour_N=as_ids(behaviour).value_N).to(next(model.body.parameters()).device)
+    dense_BP = torch.tensor(inputs["dense"][:, column]) if "dense" in inputs else torch.empty(len(user_B), 0)
+    batch = Batch(ids, dense_BF=dense_BP, behaviour_N=as_ids(behaviour).value_N).to(next(model.body.parameters()).device)
     return model.design.answer(model(model.embeddings(model.look_ups(batch)), batch)).cpu().numpy()
 
 

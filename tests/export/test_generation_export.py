@@ -36,8 +36,9 @@ from recsys.train.distributed import place
 from recsys.train.loop import MODEL_FILE
 from serving.bundle import Bundle
 from serving.client import ask
-from serving.recommend import Query, recommend
+from serving.recommend import recommend
 from serving.run import running_service
+from serving.schema import Query
 
 pytestmark = pytest.mark.filterwarnings("ignore:Please use DTensor")
 BEAM, K = 6, 20
@@ -221,8 +222,8 @@ def test_from_a_trained_generator_to_http(planted: Dataset, group: torch.device,
             )
             assert len(set(rows)) == k
             assert not set(rows) & set(timeline.tolist())
-            assert answer["filled_from"] == (None if k == BEAM else "retrieval")
-    assert recommend(bundle, Query(user_id="u7", k=K)).model_dump() == answer
+            assert answer["fallback"] == (None if k == BEAM else "retrieval")
+    assert recommend(bundle, Query(user_id="u7", k=K)).model_dump()["items"] == answer["items"]
 
 
 def test_the_retriever_finds_the_candidates_unless_told_otherwise(
@@ -230,7 +231,7 @@ def test_the_retriever_finds_the_candidates_unless_told_otherwise(
 ) -> None:
     manifest = pipeline.export_run(generator_config({"candidates": "retriever"}, ids=IDS), planted, workspace, device=group)
     assert manifest["model"]["candidates"] == "retrieval"
-    assert not (workspace.bundle / pipeline.GENERATION).exists()
+    assert not (workspace.bundle / pipeline.GENERATION_FILE).exists()
     assert Bundle.load(workspace.bundle).generation is None
 
 
