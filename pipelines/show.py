@@ -96,12 +96,16 @@ def _show_health(console: Console, health: dict[str, float]) -> None:
 def show_items(console: Console, found: dict[str, Any]) -> None:
     items = found["items"]
     table = Table(title=f"{found['model']} {str(found['version'])[:8]}", title_justify="left")
-    tasks = list(items[0]["tasks"]) if items else []
+    tasks = list(dict.fromkeys(task for item in items for task in item["tasks"]))
     for column in ("", "item", "title", "score", *tasks):
         table.add_column(column, justify="left" if column in ("item", "title") else "right")
     for place, item in enumerate(items, 1):
-        probabilities = [f"{item['tasks'][task]:.3f}" for task in tasks]
+        probabilities = [f"{item['tasks'][task]:.3f}" if task in item["tasks"] else "-" for task in tasks]
         table.add_row(str(place), item["item_id"], item.get("title") or "", f"{item['score']:.3f}", *probabilities)
     console.print(table)
+    if found.get("fallback"):
+        console.print(f"[yellow]filled up from:[/] {found['fallback']}")
+    if found.get("flags"):
+        console.print(f"[yellow]flags:[/] {', '.join(found['flags'])}")
     if found.get("unknown_items"):
         console.print(f"[yellow]unknown items:[/] {', '.join(found['unknown_items'])}")

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from serving.bundle import Bundle
-from serving.recommend import Query, rank, resolve
+from serving.recommend import recommend_many
+from serving.schema import Query
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,16 +21,16 @@ class BundleModel:
         self.bundle = bundle
 
     def predict(self, model_input: "pd.DataFrame", params: dict[str, Any] | None = None) -> "pd.DataFrame":
-        """Raises InputError where the bundle does not know a user or a `k` is out of its range."""
+        """A user whom the bundle does not know gets what is popular. Raises InputError where a `k` is out of its range."""
         import pandas as pd
 
         ks = model_input["k"] if "k" in model_input else [DEFAULT_K] * len(model_input)
         pairs = zip(model_input["user_id"], ks, strict=True)
-        queries = [resolve(self.bundle, Query(user_id=str(user), k=DEFAULT_K if pd.isna(k) else int(k))) for user, k in pairs]
+        queries = [Query(user_id=str(user), k=DEFAULT_K if pd.isna(k) else int(k)) for user, k in pairs]
         answers = [
             answer
             for start in range(0, len(queries), ROWS_AT_ONCE)
-            for answer in rank(self.bundle, queries[start : start + ROWS_AT_ONCE])
+            for answer in recommend_many(self.bundle, queries[start : start + ROWS_AT_ONCE])
         ]
         columns = {
             "item_id": [[item.item_id for item in answer.items] for answer in answers],

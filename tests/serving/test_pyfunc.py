@@ -8,7 +8,9 @@ from tiny_bundle import build_bundle
 
 from recsys import track
 from serving.bundle import Bundle
-from serving.recommend import Query, recommend
+from serving.pyfunc import BundleModel
+from serving.recommend import recommend
+from serving.schema import Query
 
 pytestmark = [pytest.mark.filterwarnings("ignore::UserWarning:mlflow.*")]
 
@@ -44,6 +46,16 @@ def test_the_champion_answers_as_the_endpoint_does(tmp_path: Path) -> None:
         assert items == [item.item_id for item in wanted]
         assert scores == pytest.approx([item.score for item in wanted])
     assert [len(items) for items in alone["item_id"]] == [10, 10]
+
+
+def test_an_unknown_user_does_not_refuse_the_others(tmp_path: Path) -> None:
+    served = Bundle.load(build_bundle(tmp_path / "bundle"))
+    asked = pd.DataFrame({"user_id": ["user-3", "nobody", "user-7"], "k": [4, 3, None]}, index=[5, 6, 7])
+    found = BundleModel(served).predict(asked)
+    assert found.index.tolist() == [5, 6, 7]
+    assert [len(items) for items in found["item_id"]] == [4, 3, 10]
+    assert found["item_id"][6] == ["item-0", "item-2", "item-4"]  # what is popular
+    assert found["item_id"][5] == [item.item_id for item in recommend(served, Query(user_id="user-3", k=4)).items]
 
 
 def test_the_folder_stays_a_bundle(tmp_path: Path) -> None:

@@ -4,15 +4,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from tiny_bundle import NUM_CANDIDATES, NUM_ITEMS, SIMILARITY_NN, item_text, probabilities, timeline_of
 
 from recsys.artefact import write_artefact
 from recsys.columns import FIRST_ID, UNKNOWN_ID
 from recsys.errors import InputError
-from serving.bundle import Bundle, IdIndex
-from serving.recommend import Query, UnknownUserError, parse_query, rank, recommend, resolve
+from serving.bundle import Bundle
+from serving.recommend import recommend, recommend_many
+from serving.schema import Query, parse
 
 
 @pytest.fixture(scope="module")
@@ -73,12 +73,12 @@ def test_unknown_items_are_named(bundle: Bundle) -> None:
 def test_answer_names_its_model(bundle: Bundle) -> None:
     answer = recommend(bundle, Query(user_id="user-0"))
     assert (answer.model, answer.version) == ("tiny", bundle.version)
-    assert answer.lineage["dataset"] == "0123456789abcdef"
+    assert (answer.arm, answer.flags, answer.fallback) == ("pinned", [], None)
 
 
 def test_a_batch_answers_as_its_members_do(bundle: Bundle) -> None:
     asked = [Query(user_id="user-0"), Query(history=["item-3"], k=3), Query(user_id="user-11", k=20, filter_seen=False)]
-    assert rank(bundle, [resolve(bundle, query) for query in asked]) == [recommend(bundle, query) for query in asked]
+    assert [answer.items for answer in recommend_many(bundle, asked)] == [recommend(bundle, query).items for query in asked]
 
 
 def test_without_tasks_the_order_is_that_of_retrieval(make_bundle: Callable[..., Path]) -> None:
@@ -103,17 +103,33 @@ def test_context_reaches_the_graph_and_unknown_stands_in_for_what_is_missing(mak
         ids({"hours": "7"})
 
 
-def test_exactly_k_down_to_the_last_item_and_a_sentence_below(bundle: Bundle) -> None:
+def test_exactly_k_down_to_the_last_item_and_seen_ones_below(bundle: Bundle) -> None:
     left_out = [item_text(item) for item in range(2, NUM_ITEMS + 2 - 5)]
-    query = Query(history=left_out, k=5)
-    assert {item.item_id for item in recommend(bundle, query).items} == {item_text(item) for item in range(37, 42)}
-    with pytest.raises(InputError, match="k is 6 but 5 items are left"):
-        recommend(bundle, Query(history=left_out, k=6))
+    left = {item_text(item) for item in range(37, 42)}
+    exactly = recommend(bundle, Query(history=left_out, k=5))
+    assert ({item.item_id for item in exactly.items}, exactly.flags) == (left, [])
+    more = recommend(bundle, Query(history=left_out, k=6))
+    assert {item.item_id for item in more.items[:5]} == left
+    assert more.items[5].item_id in left_out
+    assert more.flags == ["filters_relaxed"]
 
 
-def test_unknown_user(bundle: Bundle) -> None:
-    with pytest.raises(UnknownUserError, match=r"user_id 'nobody' is not in this bundle: send .* `history`"):
-        recommend(bundle, Query(user_id="nobody"))
+def test_an_unknown_user_gets_k_items(bundle: Bundle) -> None:
+    answer = recommend(bundle, Query(user_id="nobody", k=7))
+    assert (len(answer.items), answer.fallback, answer.flags) == (7, "popularity", ["unknown_user"])
+
+
+def test_more_items_than_are_ever_ranked_are_refused(bundle: Bundle) -> None:
+    with pytest.raises(InputError, match="k is 201: ask for 1 to 200, the candidates this bundle ranks"):
+        recommend(bundle, Query(user_id="user-0", k=201))
+
+
+def test_an_explanation_tells_history_and_candidates(bundle: Bundle) -> None:
+    told = recommend(bundle, Query(user_id="user-5", k=2, explain=True)).explanation
+    assert told is not None
+    assert [entry.item_id for entry in told.history] == [item_text(item) for item in timeline_of(7)]
+    assert not any(entry.live for entry in told.history)
+    assert [item.item_id for item in told.candidates] == expected_ids(7, timeline_of(7), timeline_of(7), NUM_CANDIDATES)
 
 
 @pytest.mark.parametrize(
@@ -121,13 +137,7 @@ def test_unknown_user(bundle: Bundle) -> None:
 )
 def test_types_are_not_coerced(body: bytes) -> None:
     with pytest.raises(InputError, match=r"^(k|history|context\.a) is "):
-        parse_query(body)
-
-
-def test_id_index_tells_equal_hashes_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serving.bundle.hash", lambda text: 0 if text is None else len(text), raising=False)
-    index = IdIndex(pa.chunked_array([[None, None, "ab"], ["cd", "e", "ef"]], pa.string()), slice_rows=2)
-    assert [index.find(text) for text in ("ab", "cd", "e", "ef", "gh", "")] == [2, 3, 4, 5, UNKNOWN_ID, UNKNOWN_ID]
+        parse(Query, body)
 
 
 def test_a_runtime_that_answers_differently_is_refused(make_bundle: Callable[..., Path], tmp_path: Path) -> None:
@@ -138,7 +148,7 @@ def test_a_runtime_that_answers_differently_is_refused(make_bundle: Callable[...
     model = {"max_history": 8, "num_candidates": NUM_CANDIDATES, "num_items": NUM_ITEMS + 2, "context": {}}
     model |= {"tasks": ["click", "like"], "value": {"click": 1.0}}
     with write_artefact(tmp_path / "shifted", "bundle", model=model) as (scratch, _):
-        for path in source.glob("*.[oa]*"):
+        for path in set(source.iterdir()) - {source / "manifest.json"}:
             (scratch / path.name).write_bytes(path.read_bytes())
         np.savez(scratch / "parity.npz", **sample)
     with pytest.raises(InputError, match=r"does not give the outputs recorded in parity\.npz"):

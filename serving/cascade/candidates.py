@@ -1,4 +1,4 @@
-"""The items that may be recommended: from the retrieval graph, or from the generation graph, filled up by the former.
+"""The items that may be recommended: from retrieval, or from the generation graph, filled up by the former.
 
 B = queries, E = excluded items, K = candidates, R = queries that are short of candidates.
 """
@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import onnxruntime as ort
 
 from recsys.columns import PADDING_ID
 from serving.bundle import Array, Bundle
@@ -24,16 +23,19 @@ class Candidates:
 
 def find(bundle: Bundle, given: Mapping[str, Array], k_B: Array) -> Candidates:
     """`given`: what the graphs read. At least `k_B` candidates of each query where the catalogue has as many."""
-    item_BK, score_BK = _run(bundle.generation or bundle.retrieval, given)
+    item_BK, score_BK = (bundle.generation or bundle.retrieval)(given)
+    if bundle.generation is not None:  # its search reads `exclude` alone: what else may not be shown is taken out after it
+        bias_BI = np.broadcast_to(given["bias"], (len(item_BK), given["bias"].shape[1]))
+        score_BK = score_BK + np.take_along_axis(bias_BI, item_BK, axis=1)
     item_BK = np.where(np.isfinite(score_BK), item_BK, PADDING_ID)
     missing_B = np.maximum(k_B - np.isfinite(score_BK).sum(axis=1), 0)
     no_fill_BK = np.zeros(item_BK.shape, dtype=bool)
     if bundle.generation is None or not missing_B.any():
         return Candidates(item_BK, score_BK, no_fill_BK)
     short_R, width = np.flatnonzero(missing_B), missing_B.max()
-    rest = {name: values[short_R] for name, values in given.items()}
+    rest = {name: values if len(values) == 1 else values[short_R] for name, values in given.items()}
     rest["exclude"] = np.concatenate([rest["exclude"], item_BK[short_R]], axis=1)
-    item_RK, score_RK = (found[:, :width] for found in _run(bundle.retrieval, rest))
+    item_RK, score_RK = (found[:, :width] for found in bundle.retrieval(rest))
     wanted_RK = (np.arange(item_RK.shape[1]) < missing_B[short_R, None]) & np.isfinite(score_RK)
     more_item_BK = np.full((len(item_BK), item_RK.shape[1]), PADDING_ID, dtype=item_BK.dtype)
     more_score_BK = np.full(more_item_BK.shape, -np.inf, dtype=score_BK.dtype)
@@ -50,8 +52,3 @@ def order(candidates: Candidates, value_BK: Array) -> Array:
     """place_BK by descending value, those that fill up after the others, empty places last; ties keep their order."""
     empty_BK = np.isneginf(candidates.score_BK)
     return np.lexsort((-value_BK, candidates.fill_BK, empty_BK), axis=1)
-
-
-def _run(graph: ort.InferenceSession, given: Mapping[str, Array]) -> tuple[Array, Array]:
-    item_BK, score_BK = graph.run(["item", "score"], {entry.name: given[entry.name] for entry in graph.get_inputs()})
-    return item_BK, score_BK
