@@ -11,11 +11,18 @@ from typing import Any
 
 import pytest
 import torch
+from served_log import Served, make_served
 
 from pipelines.ablation import run as ablation_run
 from pipelines.cli import main
 from recsys.config import RunConfig
 from recsys.dataset import Dataset
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory, group: torch.device) -> Served:
+    """A bundle with point-in-time features, and the log with what came after it."""
+    return make_served(tmp_path_factory.mktemp("served"), group)
 
 
 @dataclass(frozen=True)
