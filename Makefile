@@ -2,7 +2,7 @@
 PY := .venv/bin/python
 DATA ?=
 
-.PHONY: demo test check setup lint format bench-data bench-train bench-multitask bench-feedback bench-off-policy bench-generate bench-decoding bench-quality bench-gpu
+.PHONY: demo test check setup lint format bench-data bench-train bench-multitask bench-feedback bench-off-policy bench-generate bench-decoding bench-quality bench-serve bench-gpu
 
 demo: setup  ## raw logs to recommendations from the live endpoint; DATA=folder for your own logs
 	.venv/bin/recsys demo $(if $(DATA),--data $(DATA))
@@ -56,6 +56,15 @@ bench-decoding: setup  ## writing items as semantic ids in ONNX Runtime, beside 
 
 bench-quality: setup  ## what each entry of benchmarks/quality reaches beside what is expected; DATA=folder of the data sets, ONLY=names, SEEDS=1
 	$(PY) -m benchmarks.quality --data $(DATA) $(if $(ONLY),--only $(ONLY)) $(if $(SEEDS),--seeds $(SEEDS))
+
+bench-serve:  ## the endpoint: speed, a soak with swaps of the model, capacity, hostile requests, kill -9, Redis away; RUN=runs/demo for smaller tables; an hour
+	@RECSYS_EXTRAS=1 bash scripts/setup.sh
+	$(PY) -m benchmarks.serve
+	$(PY) -m benchmarks.hostile --requests 105000 --bundle benchmarks/out/data/serve-100000/bundle
+	$(PY) -m benchmarks.crash --posts 20000
+	$(PY) -m benchmarks.redis_away
+	$(if $(RUN),$(PY) -m benchmarks.tables $(RUN))
+	$(PY) -m benchmarks.rerank
 
 bench-gpu: setup  ## training on a GPU beside its copy bandwidth and matrix products; exit code 2 without one
 	$(PY) -m benchmarks.gpu

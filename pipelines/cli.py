@@ -13,14 +13,18 @@ from typer.core import TyperGroup
 
 from pipelines.comparison.command import compare
 from pipelines.data_commands import data_app
+from pipelines.depth.command import depth
 from pipelines.ids_command import ids
+from pipelines.keys_command import keys_app
 from pipelines.off_policy_command import off_policy
 from pipelines.options import ConfigOption, SetOption, StoreOption, WorkspaceOption, open_run, same_run
 from pipelines.promotion.command import promote
 from pipelines.promotion.rollback_command import rollback
 from pipelines.reproduction.command import reproduce
+from pipelines.serve_command import serve
 from pipelines.show import show_items, show_metrics
 from pipelines.show_data import show_prepared
+from pipelines.skew.command import skew
 from pipelines.sweeping.command import sweep
 from pipelines.sync_command import sync
 from pipelines.terminal import JsonOption, console, print_json, say_next
@@ -29,8 +33,8 @@ from recsys.artefact import read_manifest
 from recsys.errors import InputError
 
 ORDER = (
-    "demo", "simulate", "prepare", "data", "ids", "train", "evaluate", "export", "promote", "rollback", "serve", "recommend",
-    "compare", "sweep", "ablate", "off-policy", "reproduce", "sync", "doctor",
+    "demo", "simulate", "prepare", "data", "ids", "train", "evaluate", "export", "depth", "promote", "rollback", "serve",
+    "keys", "recommend", "skew", "compare", "sweep", "ablate", "off-policy", "reproduce", "sync", "doctor",
 )  # fmt: skip
 
 
@@ -47,14 +51,18 @@ app = typer.Typer(
     "New here? [bold]recsys demo[/] runs all of it on a simulated log.",
 )  # fmt: skip
 app.add_typer(data_app, name="data")
+app.add_typer(keys_app, name="keys")
 app.command()(ids)
 app.command("off-policy")(off_policy)
+app.command()(depth)
 app.command()(promote)
 app.command()(rollback)
+app.command()(serve)
 app.command()(compare)
 app.command()(sweep)
 app.command()(reproduce)
 app.command()(sync)
+app.command()(skew)
 INTERRUPTED = 130  # what typer turns Ctrl-C into
 
 DataOption = Annotated[Path | None, typer.Option("--data", help="folder of the raw logs")]
@@ -252,40 +260,36 @@ def ablate(
 
 
 @app.command()
-def serve(
-    config: ConfigOption = "demo", root: WorkspaceOption = None, bundle: BundleOption = None, host: str = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 3000, workers: Annotated[int, typer.Option(min=1)] = 1,
-) -> None:  # fmt: skip
-    """Serve a bundle over HTTP with BentoML until Ctrl-C.
-
-    Example: recsys serve --config demo --port 3000, then
-    curl -H 'content-type: application/json' -d '{"user_id": "u1", "k": 5}' http://127.0.0.1:3000/recommend
-    """
-    from serving.run import serve
-
-    folder = bundle or open_run(config, None, root)[1].bundle
-    console.print(f"serving {folder} on http://{host}:{port} (POST /recommend, GET /healthz /readyz /metrics); Ctrl-C stops")
-    serve(folder, host=host, port=port, workers=workers)
-
-
-@app.command()
 def recommend(
     config: ConfigOption = "demo", root: WorkspaceOption = None, bundle: BundleOption = None,
     user: Annotated[str | None, typer.Option(help="external id of a user of the log")] = None,
     history: Annotated[str | None, typer.Option(help="item ids, oldest first, separated by commas, instead of a user")] = None,
     k: int = 10, exclude: Annotated[str | None, typer.Option(help="item ids to leave out, separated by commas")] = None,
     url: Annotated[str | None, typer.Option(help="ask this endpoint instead of opening the bundle here")] = None,
+    all_users: Annotated[bool, typer.Option("--all-users", help="lists for all users of the bundle, into --out")] = False,
+    out: Annotated[Path | None, typer.Option("--out", help="with --all-users: the Parquet file to write")] = None,
     as_json: JsonOption = False,
 ) -> None:  # fmt: skip
-    """Recommend items to one user, from a bundle or a running endpoint.
+    """Recommend items to one user, from a bundle or a running endpoint; or to all users of a bundle, into a file.
 
     Example: recsys recommend --config ml-1m --user 42 --k 5
+    or recsys recommend --config ml-1m --all-users --out recs.parquet --k 10
     """
     from serving.bundle import Bundle
     from serving.client import ask
-    from serving.recommend import parse_query
     from serving.recommend import recommend as answer
+    from serving.schema import Query, parse
 
+    if all_users or out:
+        if not (all_users and out) or user or history or exclude or url:
+            raise InputError("--all-users goes with --out, --k, --config and --bundle: give both of --all-users and --out")
+        from pipelines.batch_scoring import recommend_all
+
+        written = recommend_all(bundle or open_run(config, None, root)[1].bundle, out, k, console=None if as_json else console)
+        if as_json:
+            print_json(written)
+        console.print(f"[bold]{written['users']:,} lists[/] of {k} in {out}, {written['users_per_s']:,.0f} users/s")
+        return
     query = _given(
         user_id=user, history=history.split(",") if history else None, exclude=exclude.split(",") if exclude else None
     )
@@ -293,7 +297,7 @@ def recommend(
         found = ask(url, **query, k=k)
     else:
         folder = bundle or open_run(config, None, root)[1].bundle
-        found = answer(Bundle.load(folder), parse_query(json.dumps({**query, "k": k}))).model_dump()
+        found = answer(Bundle.load(folder), parse(Query, json.dumps({**query, "k": k}))).model_dump()
     if as_json:
         print_json(found)
     show_items(console, found)

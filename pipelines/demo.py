@@ -47,7 +47,8 @@ def demo(console: Console, *, data: Path | None, config: str | None, overrides: 
     _ask_live(console, settings, workspace)
     name = path.stem if path.parent == config_path("demo").parent else path
     console.print(
-        f"\nDone in {time.monotonic() - began:.0f} s. Keep the endpoint up: [cyan]recsys serve --config {name}[/]   "
+        f"\nDone in {time.monotonic() - began:.0f} s. Keep the endpoint up, with a page at http://127.0.0.1:3000: "
+        f"[cyan]recsys serve --config {name}[/]   "
         "Compare runs: [cyan]recsys compare[/]\nSee the experiments: "
         "[cyan].venv/bin/mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db[/]   ([cyan]recsys[/] is .venv/bin/recsys)",
         highlight=False,
@@ -65,19 +66,30 @@ def _simulated(console: Console, workspace: Workspace) -> Path:
 
 
 def _ask_live(console: Console, settings: RunConfig, workspace: Workspace) -> None:
-    from serving.client import ask
+    """Lists over HTTP, and what a click on the first item changes at once."""
+    from serving.client import Client
     from serving.run import running_service
+    from serving.schema import Event
 
     with running_service(workspace.bundle) as url:
         console.print(f"BentoML answers on {url}")
+        client = Client(url)
         for user in _busiest_users(workspace):
             query: dict[str, Any] = {"user_id": user, "k": 5}
-            console.print(
-                f"\n[cyan]curl -H 'content-type: application/json' -d '{json.dumps(query)}' {url}/recommend[/]",
-                highlight=False,
-                soft_wrap=True,
-            )
-            show_items(console, ask(url, **query))
+            _show_command(console, "recommend", url, query)
+            found = client.recommend(**query)
+            show_items(console, found.model_dump())
+        if found.items:
+            event: dict[str, Any] = {"user_id": user, "item_id": found.items[0].item_id, "event": "click"}
+            _show_command(console, "events", url, {"events": [event]})
+            client.events(Event(**event))
+            console.print("and the same question again:")
+            show_items(console, client.recommend(**query).model_dump())
+
+
+def _show_command(console: Console, route: str, url: str, body: dict[str, Any]) -> None:
+    command = f"curl -H 'content-type: application/json' -d '{json.dumps(body)}' {url}/{route}"
+    console.print(f"\n[cyan]{command}[/]", highlight=False, soft_wrap=True)
 
 
 def _busiest_users(workspace: Workspace) -> list[str]:

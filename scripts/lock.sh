@@ -23,6 +23,13 @@ print(*(r for name in ("delta", "ray", "postgres", "bench", "verify") for r in e
 PY
 "$tool/bin/uv" pip compile --quiet --python-version 3.11 --no-annotate --no-header -c requirements/base.lock "$tool/extras.in" \
   | grep -vxFf requirements/base.lock > requirements/extras.lock
+# The endpoint alone, at the same versions.
+python3 - > "$tool/serve.in" <<'PY'
+import tomllib
+print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["serve"], sep="\n")
+PY
+"$tool/bin/uv" pip compile --quiet --python-version 3.11 --no-annotate --no-header \
+  -c requirements/base.lock -c requirements/extras.lock "$tool/serve.in" > requirements/serve.lock
 python3 - <<'PY'
 import tomllib
 project = tomllib.load(open("pyproject.toml", "rb"))["project"]

@@ -1,0 +1,3 @@
+"""The endpoint: ONNX Runtime and numpy."""
+
+import recsys  # noqa: F401  its settings for ONNX Runtime come before ONNX Runtime

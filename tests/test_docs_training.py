@@ -37,6 +37,7 @@ from recsys.policy import PolicyObjective, Reward
 from recsys.policy.rewards.constrained import Constrained
 from recsys.policy_config import PolicyConfig, PolicyFit, ProposalsConfig
 from recsys.ranker_config import RankerFit
+from recsys.rerank import Reranker
 from recsys.sample import HardNegatives, SharedNegatives
 
 ROOT = Path(__file__).parents[1]
@@ -59,6 +60,7 @@ UNIONS = {
     "interaction": Interaction, "sharing": Sharing, "balance": Balance, "denoise": Denoiser,
     "uniformity": Uniformity, "view": HistoryView, "feature_mask": FeatureMask, "view_loss": ViewLoss,
     "debias": Debias, "propensity": Propensity, "hard": HardNegatives, "objective": PolicyObjective, "reward": Reward,
+    "rerank": Reranker,
 }  # fmt: skip
 OWN_FITS = {"ranker": RankerFit, "policy": PolicyFit}
 

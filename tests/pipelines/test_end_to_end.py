@@ -26,10 +26,10 @@ from recsys.dataset import Dataset
 from recsys.train.checkpoint import load_model_state
 from recsys.train.distributed import place
 from recsys.train.loop import MODEL_FILE
-from serving.client import ask
-from serving.recommend import Query
+from serving.client import Client, ask
 from serving.recommend import recommend as answer_offline
 from serving.run import running_service
+from serving.schema import Query
 
 TOLERANCE = 1e-4
 COMMANDS = [
@@ -53,6 +53,9 @@ COMMANDS = [
         "sync",
         "sweep",
         "reproduce",
+        "depth",
+        "skew",
+        "keys",
     ),
 ]
 SMALL = [
@@ -207,9 +210,7 @@ def test_promotion_judges_by_parity_and_floor_and_compare_shows_the_run(chain: C
 def test_torch_onnx_and_http_give_the_same_scores(chain: Chain, url: str, group: torch.device) -> None:
     """The bar of the trunk: for the same user, scores of the trained TorchRec models, of ONNX and of the endpoint agree."""
     config, data = chain.config, Dataset(chain.workspace.dataset)
-    busy = np.argsort(data.length_U)[::-1][:3]
-    cold = np.flatnonzero(data.length_U[2:] == 0)[:1] + 2
-    for user in [*busy, *cold]:
+    for user in np.argsort(data.length_U)[::-1][:4]:
         user_id = data.user_ids[user]
         served = ask(url, user_id=user_id, k=20, filter_seen=False)
         offline = answer_offline(_bundle(chain), Query(user_id=user_id, k=20, filter_seen=False)).model_dump()
@@ -222,14 +223,28 @@ def test_torch_onnx_and_http_give_the_same_scores(chain: Chain, url: str, group:
             assert item["score"] == pytest.approx(value, abs=TOLERANCE)
 
 
-def test_the_answer_excludes_what_was_seen_and_carries_lineage(chain: Chain, url: str) -> None:
+def test_a_user_without_history_gets_what_is_popular_with_users_like_them(chain: Chain, url: str) -> None:
+    data, bundle = Dataset(chain.workspace.dataset), _bundle(chain)
+    user = int(np.flatnonzero(data.length_U[2:] == 0)[0]) + 2
+    served = ask(url, user_id=data.user_ids[user], k=20)
+    offline = answer_offline(bundle, Query(user_id=data.user_ids[user], k=20)).model_dump()
+    assert _close(served["items"], offline["items"])
+    assert (served["flags"], served["fallback"]) == (["empty_history"], "segment")
+    assert [item["item_id"] for item in served["items"]] == [bundle.item_id(item) for item in bundle.popular_with(user)[:20]]
+    assert {item["source"] for item in served["items"]} == {"segment"}
+
+
+def test_the_answer_excludes_what_was_seen_and_its_version_leads_to_its_lineage(chain: Chain, url: str) -> None:
     data = Dataset(chain.workspace.dataset)
     user = int(np.argmax(data.length_U))
     seen = {data.item_ids[item] for item in data.item_E[data.start_U[user] :][: data.length_U[user]]}
     found = ask(url, user_id=data.user_ids[user], k=50)
     assert len(found["items"]) == 50
     assert not seen & {item["item_id"] for item in found["items"]}
-    assert found["lineage"]["data_fingerprint"] == data.manifest["data_fingerprint"]
+    info = Client(url).info()
+    assert (found["model"], found["version"]) == (info.model, info.version)
+    assert info.version == json.loads((chain.workspace.bundle / "manifest.json").read_text())["fingerprint"]
+    assert info.lineage["data_fingerprint"] == data.manifest["data_fingerprint"]
 
 
 def test_recommend_offline_and_through_the_endpoint(chain: Chain, url: str) -> None:
@@ -284,7 +299,10 @@ def test_a_new_dataset_makes_old_checkpoints_unusable_with_a_sentence(chain: Cha
         (["train", "--workspace", "empty"], "holds no dataset: make it with `recsys prepare`"),
         (["serve", "--workspace", "empty"], "holds no bundle: make it with `recsys export`"),
         (["recommend", "--user", "u1", "--workspace", "empty"], "holds no bundle: make it with `recsys export`"),
-        (["recommend", "--user", "nobody"], "user_id 'nobody' is not in this bundle"),
+        (
+            ["recommend", "--user", "nobody", "--history", "i1"],
+            "both of `user_id` and `history` given: send exactly one of them",
+        ),
         (["recommend"], "neither of `user_id` and `history` given: send exactly one of them"),
         (["recommend", "--history", "i1", "--k", "0"], "k is 0"),
         (["recommend", "--history", "i1", "--k", "1000000000"], "k is 1000000000: ask for 1 to"),

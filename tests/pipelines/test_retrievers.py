@@ -19,7 +19,8 @@ from recsys.config import RunConfig
 from recsys.dataset import Dataset
 from recsys.train.loop import MODEL_FILE
 from serving.bundle import Bundle
-from serving.recommend import Query, recommend
+from serving.recommend import recommend
+from serving.schema import Query
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Please use DTensor"),
