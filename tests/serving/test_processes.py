@@ -33,7 +33,7 @@ def foreground(bundle: Path, folder: Path, *before: str) -> Iterator[tuple[subpr
     master, terminal = pty.openpty()
     process = subprocess.Popen(
         [*before, sys.executable, "-c", code], stdin=terminal, stdout=terminal, stderr=terminal,
-        env={**os.environ, "TMPDIR": str(temporary)}, start_new_session=True,
+        env={**os.environ, "TMPDIR": str(temporary)}, cwd=folder, start_new_session=True,  # nohup writes where it stands
     )  # fmt: skip
     os.close(terminal)
     try:
