@@ -137,7 +137,7 @@ _opened: dict[tuple[Path, str], Any] = {}
 
 def _finder(folder: Path, kind: str) -> Any:
     from recsys.item_index import ItemIndex
-    from serving.finder import Exact, Indexed, open_session
+    from serving.bundle.finder import Exact, Indexed, open_session
 
     if (folder, kind) not in _opened:
         session = open_session(folder / f"{kind}.onnx", 1)
@@ -204,7 +204,7 @@ def _measure(path: Path) -> dict[str, float]:
     import psutil
 
     import recsys.item_index  # noqa: F401
-    import serving.finder  # noqa: F401  # what importing takes is not the table's
+    import serving.bundle.finder  # noqa: F401  # what importing takes is not the table's
 
     folder, kind = path.parent, path.name
     if kind == "faiss":

@@ -16,9 +16,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from recsys.columns import FIRST_ID
 from recsys.columns import USER_ID as USER_TEXT
 from recsys.errors import InputError
-from serving.bundle import Bundle
+from serving.bundle.bundle import Bundle
 from serving.cascade.asked import check_k
-from serving.catalogue import EVERYTHING, Catalogue
+from serving.catalogue.catalogue import EVERYTHING, Catalogue
 from serving.recommend import recommend_many
 from serving.schema import Query, Recommendations, parse
 

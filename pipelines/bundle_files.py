@@ -17,9 +17,9 @@ from recsys.export.features import export_features
 from recsys.export.parity import Parity
 from recsys.export.stand_ins import by_segment, covisits, popular, training_events
 from recsys.id_index import write_id_index
-from serving.bundle import ITEM_INDEX_FILE, PARITY_FILE, REFERENCE_FILE, USER_INDEX_FILE
-from serving.facts import Reference
-from serving.stand_ins import COVISITS_FILE, POPULAR_FILE, SEGMENTS_FILE
+from serving.bundle.bundle import ITEM_INDEX_FILE, PARITY_FILE, REFERENCE_FILE, USER_INDEX_FILE
+from serving.bundle.facts import Reference
+from serving.bundle.stand_ins import COVISITS_FILE, POPULAR_FILE, SEGMENTS_FILE
 
 
 def write_tables(config: RunConfig, data: Dataset, folder: Path) -> None:
@@ -57,7 +57,7 @@ def write_reference(reference: Reference, folder: Path) -> None:
 def model_facts(
     config: RunConfig, data: Dataset, folder: Path, *, candidates: str, index: dict[str, Any] | None
 ) -> dict[str, Any]:
-    """The manifest's `model`, which serving.facts.ModelFacts reads; what features go on from is written into `folder`."""
+    """The manifest's `model`, which serving.bundle.facts reads; what features go on from is written into `folder`."""
     timeline = map_file(folder / TIMELINE_FILE)
     return {
         "max_history": config.max_history,

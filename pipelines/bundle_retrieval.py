@@ -18,8 +18,8 @@ from recsys.export.parity import Parity
 from recsys.export.requests import sample_requests
 from recsys.export.retrieval import shrink_file, split_query
 from recsys.item_index import ItemIndex, build
-from serving.bundle import INDEX_FILE, QUERY_FILE, RETRIEVAL_FILE, VECTORS_FILE
-from serving.finder import Exact, Finder, Indexed, open_session
+from serving.bundle.bundle import INDEX_FILE, QUERY_FILE, RETRIEVAL_FILE, VECTORS_FILE
+from serving.bundle.finder import Exact, Finder, Indexed, open_session
 
 INDEXED_ABOVE = 1_000_000  # items, under `serving.index: auto`
 SAMPLE = 500  # users whose candidates are compared with the exact ones
@@ -30,7 +30,7 @@ THREADS = 1  # as a server has
 
 @dataclass(frozen=True)
 class Stored:
-    index: dict[str, Any] | None  # its facts, see serving.facts.IndexFacts
+    index: dict[str, Any] | None  # its facts, see serving.bundle.facts.IndexFacts
     recall: float | None  # share of the exact candidates that are found; None where they are the exact ones
     parity: Parity
 

@@ -275,7 +275,7 @@ def recommend(
     Example: recsys recommend --config ml-1m --user 42 --k 5
     or recsys recommend --config ml-1m --all-users --out recs.parquet --k 10
     """
-    from serving.bundle import Bundle
+    from serving.bundle.bundle import Bundle
     from serving.client import ask
     from serving.recommend import recommend as answer
     from serving.schema import Query, parse

@@ -26,7 +26,7 @@ from recsys.rerank import check_categories
 from recsys.train.checkpoint import load_model_state
 from recsys.train.distributed import place
 from recsys.train.loop import MODEL_FILE
-from serving.bundle import GENERATION_FILE, PARITY_FILE, RANKING_FILE, RETRIEVAL_FILE, Bundle
+from serving.bundle.bundle import GENERATION_FILE, PARITY_FILE, RANKING_FILE, RETRIEVAL_FILE, Bundle
 
 __all__ = ["GRAPHS", "PARITY_FILE", "export_run"]
 

@@ -17,7 +17,7 @@ from typing import Any
 from recsys import track
 from recsys.errors import InputError
 from recsys.track import Version
-from serving.bundle import Bundle
+from serving.bundle.bundle import Bundle
 from serving.models.deployment import DEPLOYMENT_FILE, FOLLOW_FILE, Deployment, Placed, edit, goes_live, write
 from serving.models.folder import arriving, place, prune, put, versions
 from serving.run import check_free, start_child, stop

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipelines.serving_cost import known_queries
-from serving.bundle import Bundle
-from serving.facts import Histogram, Reference
+from serving.bundle.bundle import Bundle
+from serving.bundle.facts import Histogram, Reference
 from serving.recommend import recommend_many
 
 USERS, K, BINS = 500, 10, 10

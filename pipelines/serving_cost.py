@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from recsys.columns import FIRST_ID, LENGTH, USER_ID
-from serving.bundle import Bundle
+from serving.bundle.bundle import Bundle
 from serving.recommend import recommend
 from serving.schema import Query
 

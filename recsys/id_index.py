@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from recsys.columns import UNKNOWN_ID
 from recsys.errors import InputError
+from recsys.texts import Texts
 
 SLICE = 65_536  # ids that are Python objects at a time
 
@@ -40,7 +41,7 @@ class IdIndex:
     """Finds rows in `texts`, the column that `table` was made from (None: it is made here, in a second a million ids)."""
 
     def __init__(self, texts: pa.ChunkedArray, table: pa.RecordBatch | pa.Table | None = None):
-        self._texts = texts
+        self._texts = Texts(texts)
         table = id_table(texts) if table is None else table
         self._hash_N, self._row_N = (_numbers(table, name) for name in ("hash", "row"))
 
@@ -60,7 +61,7 @@ class IdIndex:
         place = int(self._hash_N.searchsorted(wanted))
         while place < len(self._hash_N) and self._hash_N[place] == wanted:
             row = int(self._row_N[place])
-            if self._texts[row].as_py() == text:
+            if self._texts[row] == text:
                 return row
             place += 1
         return UNKNOWN_ID

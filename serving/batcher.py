@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from serving.bundle import Bundle
+from serving.bundle.bundle import Bundle
 from serving.cascade.asked import Asked
 from serving.cascade.score import Scored
 
@@ -36,8 +36,8 @@ class Batcher:
     and the graphs are fast, they run in the event loop.
     """
 
-    def __init__(self, score: Score, *, max_batch: int = 16, max_queue: int = 256) -> None:
-        self.score, self.max_batch, self.max_queue = score, max_batch, max_queue
+    def __init__(self, score: Score, *, max_batch: int = 16, max_queue: int = 256, timeout_s: float = 1.0) -> None:
+        self.score, self.max_batch, self.max_queue, self.timeout_s = score, max_batch, max_queue, timeout_s
         self.on_batch: Callable[[int], None] = lambda size: None  # told the size of every batch
         self._waiting: list[_Waiting] = []
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="graphs")
@@ -45,9 +45,16 @@ class Batcher:
         self._lone_s = INLINE_S  # how long a batch of one has taken lately
 
     async def submit(self, bundle: Bundle, asked: Asked, k: int, *, alone: bool = False) -> Scored:
-        """`alone`: nothing else is being asked of this process. Raises QueueFullError, and whatever `score` raises."""
+        """`alone`: nothing else is being asked of this process.
+
+        Raises QueueFullError, TimeoutError for a question that waited too long, and whatever `score` raises.
+        """
         if alone and self._runner is None and self._lone_s < INLINE_S:
             return self._timed(bundle, [(asked, k)])[0]
+        async with asyncio.timeout(self.timeout_s):
+            return await self._queued(bundle, asked, k)
+
+    async def _queued(self, bundle: Bundle, asked: Asked, k: int) -> Scored:
         if len(self._waiting) >= self.max_queue:
             raise QueueFullError(f"{self.max_queue} requests wait already")
         waiting = _Waiting(bundle, (asked, k))

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from serving.bundle import Array
+from serving.bundle.bundle import Array
 
 WINDOW = 10_000  # values; what is compared are the last one to two windows
 MIN_VALUES = 1_000  # fewer say little: with C bins the index of an unchanged distribution is around (C - 1) / values

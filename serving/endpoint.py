@@ -12,13 +12,13 @@ import numpy as np
 from recsys.columns import FIRST_ID
 from recsys.errors import InputError
 from serving.batcher import Batcher, QueueFullError
-from serving.bundle import Bundle
+from serving.bundle.bundle import Bundle
 from serving.cascade.answer import answer
 from serving.cascade.asked import Asked, check_k, resolve
 from serving.cascade.rank import rank
 from serving.cascade.score import Scored, nothing, score
 from serving.cascade.similar import similar
-from serving.catalogue import Catalogue
+from serving.catalogue.catalogue import Catalogue
 from serving.journal.journal import Journal
 from serving.models.models import Chosen, Models
 from serving.schema import (
@@ -46,7 +46,9 @@ class Endpoint:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.models = Models(settings.live, threads=settings.threads, max_batch=settings.max_batch)
-        self.batcher = Batcher(score, max_batch=settings.max_batch, max_queue=settings.max_queue)
+        self.batcher = Batcher(
+            score, max_batch=settings.max_batch, max_queue=settings.max_queue, timeout_s=settings.deadline_ms / 1000
+        )
         self.asking = 0  # questions that are being answered
         self.catalogue = Catalogue(settings.catalogue)
         self.journal = (
@@ -138,9 +140,8 @@ class Endpoint:
         if not len(asked.history_L):
             return nothing(bundle)
         try:
-            async with asyncio.timeout(self.settings.deadline_ms / 1000):
-                await asyncio.sleep(0)  # who has sent a question by now is counted, and goes with this one
-                return await self.batcher.submit(bundle, asked, k, alone=self.asking == 1)
+            await asyncio.sleep(0)  # who has sent a question by now is counted, and goes with this one
+            return await self.batcher.submit(bundle, asked, k, alone=self.asking == 1)
         except (InputError, QueueFullError):
             raise
         except Exception:

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from serving.bundle import Bundle
+from serving.bundle.bundle import Bundle
 from serving.cascade.answer import answer
 from serving.cascade.asked import check_k, resolve
 from serving.cascade.score import score
-from serving.catalogue import EVERYTHING, Catalogue
+from serving.catalogue.catalogue import EVERYTHING, Catalogue
 from serving.schema import Query, Recommendations
 from serving.state.store import Live
 

@@ -18,7 +18,7 @@ from urllib.request import urlopen
 
 from recsys.artefact import read_manifest
 from recsys.errors import InputError
-from serving.bundle import Bundle
+from serving.bundle.bundle import Bundle
 from serving.models.deployment import DEPLOYMENT_FILE, follow_folder, read
 from serving.processes import PARENT_VARIABLE, SCRATCH_VARIABLE
 from serving.settings import SETTINGS_VARIABLE, Settings

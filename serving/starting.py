@@ -4,7 +4,7 @@ import asyncio
 
 from recsys.errors import InputError
 from serving.api.keys import read_keys
-from serving.catalogue import Catalogue
+from serving.catalogue.catalogue import Catalogue
 from serving.journal.journal import Journal
 from serving.models.deployment import LOCK_FILE
 from serving.settings import Settings

@@ -17,7 +17,7 @@ from recsys.config import RunConfig, load
 from recsys.data.build import build
 from recsys.data.engines import engine
 from recsys.dataset import Dataset
-from serving.bundle import Bundle
+from serving.bundle.bundle import Bundle
 from serving.cascade.asked import Asked, resolve
 from serving.cascade.probabilities import probabilities
 from serving.schema import Asker

@@ -34,7 +34,7 @@ def main() -> None:
 def speed(asked: argparse.Namespace) -> None:
     """Each round asks everything in turn, so that a busy minute of the machine meets all of them."""
     from benchmarks.serve import servers, world
-    from serving.bundle import Bundle
+    from serving.bundle.bundle import Bundle
 
     folder = world.make_bundle(asked.items)
     bundle = Bundle.load(folder)
@@ -102,7 +102,7 @@ def soak(asked: argparse.Namespace) -> None:
 
 def capacity(asked: argparse.Namespace) -> None:
     from benchmarks.serve import servers, world
-    from serving.bundle import Bundle
+    from serving.bundle.bundle import Bundle
 
     rows, facts = [], []
     for items in (10_000, 100_000, 1_000_000):

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from serving.bundle import Bundle
+from serving.bundle.bundle import Bundle
 from serving.cascade.asked import resolve
 from serving.schema import Query
 from serving.state.store import Live

@@ -17,7 +17,7 @@ import psutil
 from benchmarks import measure
 from benchmarks.serve import bare
 from recsys.columns import LENGTH, USER_ID
-from serving.bundle import Bundle
+from serving.bundle.bundle import Bundle
 from serving.run import free_port, running_service, stop
 
 K = 10

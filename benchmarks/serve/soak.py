@@ -10,9 +10,9 @@ import numpy as np
 
 from benchmarks.serve.servers import ask, endpoint, resident_mib, users_of
 from recsys.artefact import read_manifest, write_artefact
-from serving.bundle import Bundle
+from serving.bundle.bundle import Bundle
+from serving.bundle.stand_ins import POPULAR_FILE
 from serving.models.deployment import Deployment, Placed, write
-from serving.stand_ins import POPULAR_FILE
 
 SAMPLE_S = 2.0
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 from recsys.columns import LENGTH, TIME_MS, UNKNOWN_ID, USER, USER_ID, context
 from recsys.dataset import Dataset
 from recsys.evaluate import Judged, RequestTime
-from serving.bundle import Bundle
+from serving.bundle.bundle import Bundle
 from serving.cascade.asked import Asked, resolve
 from serving.schema import Query
 from serving.state.store import Live

@@ -26,7 +26,7 @@ from recsys.metrics.categories import categories_of, intra_list_diversity
 from recsys.metrics.ranking import coverage, rank_metrics
 from recsys.metrics.significance import paired_bootstrap
 from recsys.rerank import check_categories
-from serving.bundle import Bundle
+from serving.bundle.bundle import Bundle
 from serving.cascade.asked import Asked
 from serving.cascade.rerank import rerank
 from serving.cascade.score import score

@@ -14,7 +14,7 @@ from pipelines.skew.offline import Offline
 from pipelines.skew.rescore import bundles, rescore
 from recsys.columns import USER
 from recsys.dataset import Dataset
-from serving.bundle import Bundle
+from serving.bundle.bundle import Bundle
 
 SCORE_TOLERANCE, FEATURE_TOLERANCE = 1e-4, 1e-5  # of 1 + the value; numpy's log and exp round the last bit by the processor
 SHOWN = 5

@@ -11,7 +11,7 @@ from pipelines.skew.logged import Logged
 from recsys.artefact import is_there, read_manifest
 from recsys.columns import UNKNOWN_ID
 from recsys.errors import InputError
-from serving.bundle import Bundle
+from serving.bundle.bundle import Bundle
 from serving.cascade.asked import context_codes, dense_items
 from serving.cascade.probabilities import padded
 

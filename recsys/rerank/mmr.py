@@ -27,12 +27,13 @@ class MMR(RerankerSpec):
     def __call__(self, slate: Slate, k: int, rng: np.random.Generator) -> Reranked:
         count = len(slate.item_K)
         value_K = self.trade_off * unit_range(slate.value_K)
-        like_K = np.zeros(count, slate.vector_KD.dtype)
+        weighed_KD = slate.vector_KD * np.float32(1 - self.trade_off)
+        like_K = np.zeros(count, slate.vector_KD.dtype)  # times its weight
         chosen, best = np.empty(min(k, count), np.int64), 0
         for place in range(len(chosen)):
             if place:
-                np.maximum(like_K, slate.vector_KD @ slate.vector_KD[best], out=like_K)
-            best = int((value_K - (1 - self.trade_off) * like_K).argmax())  # the first of equals
+                np.maximum(like_K, weighed_KD @ slate.vector_KD[best], out=like_K)
+            best = int((value_K - like_K).argmax())  # the first of equals
             chosen[place], value_K[best] = best, -np.inf
         return Reranked(with_rest(chosen, count))
 

@@ -74,6 +74,7 @@ class App:
             sentence = f"internal error: tell the server's owner the request id {request_id}"
             reply = refusal(RefusedError(HTTPStatus.INTERNAL_SERVER_ERROR, sentence))
         await send_reply(send, reply)
+        await asyncio.sleep(0)  # the answer leaves before it is counted
         self.metrics.request(route.path if route else NO_ROUTE, int(reply.status), time.perf_counter() - began)
 
     async def _answer(self, route: Route, scope: ASGIScope, receive: Receive) -> Reply:

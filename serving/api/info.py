@@ -8,7 +8,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 from recsys.errors import InputError
-from serving.bundle import Bundle
+from serving.bundle.bundle import Bundle
 from serving.endpoint import Endpoint
 from serving.models.deployment import Deployment, Placed, read
 from serving.schema import CanaryFacts, Deployed, Info, ModelInfo

@@ -17,7 +17,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
 
-from serving.bundle import Bundle
+from serving.bundle.bundle import Bundle
 from serving.drift import Drift
 from serving.models.models import Models
 from serving.schema import Flag, Recommendations, Rung

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from serving.bundle import Array, Bundle
+from serving.bundle.bundle import Array, Bundle
 from serving.cascade import reason
 from serving.cascade.asked import Asked
 from serving.cascade.fallback import StandIn, stand_ins

@@ -8,9 +8,9 @@ import numpy as np
 
 from recsys.columns import FIRST_ID, UNKNOWN_ID
 from recsys.errors import InputError
-from serving.bundle import Array, Bundle
+from serving.bundle.bundle import Array, Bundle
 from serving.cascade.filters import NOTHING, Filters, filters
-from serving.catalogue import EVERYTHING, Catalogue
+from serving.catalogue.catalogue import EVERYTHING, Catalogue
 from serving.schema import Asker, Flag, Query, SimilarQuery
 from serving.state.history import History, history
 from serving.state.store import Live
@@ -77,6 +77,8 @@ def check_k(bundle: Bundle, query: Query | SimilarQuery) -> None:
 
 def dense_items(bundle: Bundle, texts: list[str]) -> tuple[Array, list[str]]:
     """Dense ids, UNKNOWN_ID for those that the bundle lacks, and the latter as they were given."""
+    if not texts:
+        return NOTHING, []
     rows = [bundle.item_index.find(text) for text in texts]
     unknown = [text for text, row in zip(texts, rows, strict=True) if row < FIRST_ID]
     return np.array(rows, dtype=np.int64), unknown

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from recsys.columns import PADDING_ID
-from serving.bundle import Array, Bundle
+from serving.bundle.bundle import Array, Bundle
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,9 @@ def find(bundle: Bundle, given: Mapping[str, Array], k_B: Array) -> Candidates:
     if bundle.generation is not None:  # its search reads `exclude` alone: what else may not be shown is taken out after it
         bias_BI = np.broadcast_to(given["bias"], (len(item_BK), given["bias"].shape[1]))
         score_BK = score_BK + np.take_along_axis(bias_BI, item_BK, axis=1)
-    item_BK = np.where(np.isfinite(score_BK), item_BK, PADDING_ID)
-    missing_B = np.maximum(k_B - np.isfinite(score_BK).sum(axis=1), 0)
-    no_fill_BK = np.zeros(item_BK.shape, dtype=bool)
-    if bundle.generation is None or not missing_B.any():
+    found_BK, no_fill_BK = np.isfinite(score_BK), np.zeros(item_BK.shape, dtype=bool)
+    item_BK = np.where(found_BK, item_BK, PADDING_ID)
+    if bundle.generation is None or not (missing_B := np.maximum(k_B - found_BK.sum(axis=1), 0)).any():
         return Candidates(item_BK, score_BK, no_fill_BK)
     short_R, width = np.flatnonzero(missing_B), missing_B.max()
     rest = {name: values if len(values) == 1 else values[short_R] for name, values in given.items()}

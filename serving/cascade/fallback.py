@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from recsys.columns import TRAIN_COUNT
-from serving.bundle import Array, Bundle
+from serving.bundle.bundle import Array, Bundle
 from serving.cascade.asked import Asked
 from serving.cascade.filters import AS_ASKED, SEEN_TOO, UNSOLD_TOO, Level
 from serving.schema import Rung

@@ -11,9 +11,9 @@ import numpy as np
 
 from recsys.columns import FIRST_ID
 from recsys.errors import InputError
-from serving.bundle import Array, Bundle
+from serving.bundle.bundle import Array, Bundle
+from serving.catalogue.shelf import Shelf, only
 from serving.schema import Query
-from serving.shelf import Shelf, only
 
 Level = int
 AS_ASKED, SEEN_TOO, UNSOLD_TOO = range(3)  # what the caller excludes, allows or limits holds at every level
@@ -52,11 +52,11 @@ def filters(
 ) -> Filters:
     """`exclude_E`, `allow_A`: the caller's lists, None without the latter; `seen_L`: what the user has seen, empty where that
     does not matter. All in dense ids. Raises InputError for categories that the bundle does not have."""
-    never_E = np.unique(exclude_E[exclude_E >= FIRST_ID])
+    never_E = np.unique(exclude_E[exclude_E >= FIRST_ID]) if len(exclude_E) else NOTHING
     region, categories = (query.region, _codes(bundle, query.categories)) if query else (None, None)
     return Filters(
         shelf=shelf,
-        exclude_E=np.union1d(never_E, seen_L) if len(seen_L) else never_E,
+        exclude_E=np.unique(np.concatenate([never_E, seen_L])) if len(seen_L) else never_E,
         never_E=never_E,
         allow_A=allow_A,
         categories=categories,

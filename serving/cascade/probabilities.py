@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from recsys.columns import PADDING_ID
-from serving.bundle import Array, Bundle
+from serving.bundle.bundle import Array, Bundle
 from serving.cascade.asked import Asked
 
 
@@ -33,6 +33,8 @@ def probabilities(bundle: Bundle, asked_B: Sequence[Asked], item_BK: Array) -> A
 
 def padded(rows: Sequence[Array], *, columns: int = 1) -> tuple[Array, Array]:
     """Rows of different length -> (B, longest, at least `columns`) filled with padding on the right, and the lengths."""
+    if len(rows) == 1 and len(rows[0]) >= columns:
+        return np.asarray(rows[0], np.int64)[None], np.array([len(rows[0])], np.int64)
     length_B = np.array([len(row) for row in rows], dtype=np.int64)
     out_BL = np.full((len(rows), max(columns, length_B.max())), PADDING_ID, dtype=np.int64)
     out_BL[np.arange(out_BL.shape[1]) < length_B[:, None]] = np.concatenate(rows)

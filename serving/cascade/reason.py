@@ -1,7 +1,7 @@
 """Why an item is in a list, in plain words."""
 
 from recsys.columns import FIRST_ID
-from serving.bundle import Bundle
+from serving.bundle.bundle import Bundle
 from serving.cascade.asked import Asked
 from serving.cascade.fallback import StandIn
 from serving.cascade.filters import AS_ASKED, SEEN_TOO, UNSOLD_TOO

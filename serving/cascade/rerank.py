@@ -6,7 +6,7 @@ import numpy as np
 
 from recsys.columns import UNKNOWN_ID
 from recsys.rerank import Slate
-from serving.bundle import Array, Bundle
+from serving.bundle.bundle import Array, Bundle
 from serving.cascade.score import Scored
 
 
@@ -20,9 +20,11 @@ def rerank(bundle: Bundle, scored: Scored, k: int, rng: np.random.Generator) -> 
     own = len(scored.fill_K) - int(np.count_nonzero(scored.fill_K))  # what fills up stands last
     slate, place_K = _slate(bundle, scored, own), np.arange(len(scored.item_K))
     propensity_K = None
-    for reranker in chain:
+    for step, reranker in enumerate(chain, start=1):
         found = reranker(slate, k, rng)
-        slate, place_K[:own] = slate.take(found.place_N), place_K[found.place_N]
+        place_K[:own] = place_K[found.place_N]
+        if step < len(chain):
+            slate = slate.take(found.place_N)
         if found.propensity_N is not None:  # of the last one, which the config sees to
             propensity_K = np.ones(len(place_K))
             propensity_K[:own] = found.propensity_N

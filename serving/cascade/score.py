@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from serving.bundle import Array, Bundle
+from serving.bundle.bundle import Array, Bundle
 from serving.cascade.asked import Asked
 from serving.cascade.candidates import Candidates, find, order
 from serving.cascade.filters import bias_of

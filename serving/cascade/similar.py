@@ -6,7 +6,7 @@ import numpy as np
 
 from recsys.columns import FIRST_ID
 from recsys.errors import InputError
-from serving.bundle import Array, Bundle
+from serving.bundle.bundle import Array, Bundle
 from serving.cascade.asked import check_k, dense_items
 from serving.cascade.reason import name
 from serving.schema import Item, Similar, SimilarQuery

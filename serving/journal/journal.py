@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recsys.errors import InputError
-from serving.bundle import Bundle
+from serving.bundle.bundle import Bundle
 from serving.cascade.asked import Asked
 from serving.cascade.score import Scored
 from serving.journal.records import event_line, forgotten_line, impression_lines, request_line

@@ -9,10 +9,10 @@ from math import isfinite
 from typing import Any
 
 from recsys.columns import FIRST_ID
-from serving.bundle import Bundle
+from serving.bundle.bundle import Bundle
+from serving.bundle.features import Features
 from serving.cascade.asked import Asked
 from serving.cascade.score import Scored
-from serving.features import Features
 from serving.schema import Asker, Recommendations
 from serving.state.store import LiveEvent
 

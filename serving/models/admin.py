@@ -8,7 +8,7 @@ files, and `deploy` and `set_canary` load the bundle to check it: call them in a
 from pathlib import Path
 
 from recsys.errors import InputError
-from serving.bundle import Bundle
+from serving.bundle.bundle import Bundle
 from serving.models.deployment import Canary, Deployment, Placed, edit, goes_live, read
 from serving.models.folder import place
 

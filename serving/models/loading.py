@@ -6,7 +6,7 @@ from pathlib import Path
 
 from recsys.artefact import MANIFEST, read_manifest
 from recsys.errors import InputError
-from serving.bundle import Bundle
+from serving.bundle.bundle import Bundle
 from serving.models.deployment import Canary, Deployment, Placed, edit, goes_live, read
 from serving.models.folder import copy_in, prune, taken_in
 from serving.models.warm import warm

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from recsys.errors import InputError
-from serving.bundle import Bundle
+from serving.bundle.bundle import Bundle
 from serving.models.deployment import DEPLOYMENT_FILE, FOLLOW_FILE
 from serving.models.folder import Stamp, stamp
 from serving.models.loading import Held, Loader

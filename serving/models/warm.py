@@ -3,7 +3,7 @@
 import time
 
 from recsys.columns import FIRST_ID, USER_ID
-from serving.bundle import Bundle
+from serving.bundle.bundle import Bundle
 from serving.cascade.asked import Asked, resolve
 from serving.cascade.score import score
 from serving.schema import Query

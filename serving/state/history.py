@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from recsys.columns import FIRST_ID
-from serving.bundle import Array, Bundle
+from serving.bundle.bundle import Array, Bundle
 from serving.state.store import Live, LiveEvent
 
 

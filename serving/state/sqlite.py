@@ -32,6 +32,17 @@ create table if not exists forgotten (user text primary key, time_ms int) withou
 create table if not exists marks (journal text, file text, "offset" int, primary key (journal, file)) without rowid;
 """
 WHOLE = ""  # the file of the mark that says that the store is a whole view of its journal
+RECENT = f"""
+with known as (
+  select (select time_ms from forgotten where user = :user) as forgotten_ms,
+  exists (select 1 from marks where journal = :journal and file = '{WHOLE}') as whole
+), recent as (
+  select id, item, event, time_ms, request, received_ms from events
+  where user = :user and (select until_ms from users where user = :user) > :now_ms
+  order by time_ms desc, id desc limit :most
+)
+select * from known left join recent order by time_ms, id
+"""  # one statement, one lock: at least one row, in which all but the first two are null where there is no event
 Found = TypeVar("Found")
 
 
@@ -105,15 +116,11 @@ class SQLiteStore:
         return found
 
     def _recent(self, user_id: str, journal: str | None) -> Live:
-        find, now_ms = self._reader.execute, _now_ms()
-        rows = find(
-            "select id, item, event, time_ms, request, received_ms from events where user = ? "
-            "and (select until_ms from users where user = ?) > ? order by time_ms desc, id desc limit ?",
-            (user_id, user_id, now_ms, self.max_events),
-        ).fetchall()
-        forgotten = find("select time_ms from forgotten where user = ?", (user_id,)).fetchone()
-        whole = journal is None or find("select 1 from marks where journal = ? and file = ?", (journal, WHOLE)).fetchone()
-        return Live(tuple(LiveEvent(*row) for row in reversed(rows)), forgotten[0] if forgotten else None, bool(whole))
+        asked = {"user": user_id, "journal": journal, "now_ms": _now_ms(), "most": self.max_events}
+        rows = self._reader.execute(RECENT, asked).fetchall()
+        forgotten_ms, is_whole = rows[0][:2]
+        events = tuple(LiveEvent(*row[2:]) for row in rows if row[2] is not None)
+        return Live(events, forgotten_ms, journal is None or bool(is_whole))
 
     def _known(self, user: str, id: str) -> bool:
         either = "select 1 from events where user = ? and id = ? union all select 1 from gone where user = ? and id = ?"

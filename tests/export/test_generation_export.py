@@ -34,7 +34,7 @@ from recsys.generate.ids import NO_CODE, SemanticIds
 from recsys.train.checkpoint import model_state
 from recsys.train.distributed import place
 from recsys.train.loop import MODEL_FILE
-from serving.bundle import Bundle
+from serving.bundle.bundle import Bundle
 from serving.client import ask
 from serving.recommend import recommend
 from serving.run import running_service

@@ -391,7 +391,7 @@ def test_help_names_every_command_and_shows_examples() -> None:
 
 
 def _bundle(chain: Chain) -> Any:
-    from serving.bundle import Bundle
+    from serving.bundle.bundle import Bundle
 
     assert all((chain.workspace.bundle / name).is_file() for name in GRAPHS.values())
     return Bundle.load(chain.workspace.bundle)

@@ -18,7 +18,7 @@ from recsys.columns import FIRST_ID
 from recsys.config import RunConfig
 from recsys.dataset import Dataset
 from recsys.train.loop import MODEL_FILE
-from serving.bundle import Bundle
+from serving.bundle.bundle import Bundle
 from serving.recommend import recommend
 from serving.schema import Query
 

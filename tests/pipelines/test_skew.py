@@ -11,7 +11,7 @@ from served_log import BY_USER, CUT_MS, FEATURES, HOUR, Served, live_of, record,
 
 from pipelines.skew.measure import Limits, Skew, measure
 from recsys.errors import InputError
-from serving.bundle import Bundle
+from serving.bundle.bundle import Bundle
 from serving.state.store import Live
 
 pytestmark = pytest.mark.filterwarnings("ignore:Please use DTensor")

@@ -11,7 +11,7 @@ from pipelines import batch_scoring
 from pipelines.batch_scoring import recommend_all
 from pipelines.cli import app
 from recsys.errors import InputError
-from serving.bundle import Bundle
+from serving.bundle.bundle import Bundle
 from serving.recommend import recommend
 from serving.schema import Query
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from serving.batcher import Batcher, QueueFullError
-from serving.bundle import Bundle
+from serving.bundle.bundle import Bundle
 from serving.cascade.asked import resolve
 from serving.cascade.score import Scored, score
 from serving.schema import Query

@@ -13,7 +13,7 @@ from tiny_bundle import COVISIT_IN, POPULAR_P, REFERENCE, ROWS, SEGMENT_VP, VECT
 from recsys.artefact import read_manifest, write_artefact
 from recsys.columns import UNKNOWN_ID
 from recsys.errors import InputError
-from serving.bundle import Bundle
+from serving.bundle.bundle import Bundle
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def test_the_providers_are_those_of_the_session(bundle: Bundle) -> None:
 
 def test_opening_needs_neither_torch_nor_faiss(make_bundle: Callable[..., Path]) -> None:
     code = (
-        "import sys; from pathlib import Path; from serving.bundle import Bundle; Bundle.load(Path(sys.argv[1]));"
+        "import sys; from pathlib import Path; from serving.bundle.bundle import Bundle; Bundle.load(Path(sys.argv[1]));"
         "print(sorted({'torch', 'faiss', 'polars', 'onnx'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code, make_bundle()], capture_output=True, text=True, check=True)

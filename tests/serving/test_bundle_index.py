@@ -17,7 +17,7 @@ from recsys import item_index
 from recsys.artefact import read_manifest, write_artefact
 from recsys.errors import InputError
 from recsys.item_index import build
-from serving.bundle import Bundle
+from serving.bundle.bundle import Bundle
 from serving.cascade.candidates import find
 
 D = 6
@@ -95,7 +95,7 @@ def test_an_index_that_answers_differently_is_refused(tmp_path: Path) -> None:
 
 def test_no_torch_comes_with_the_index(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from serving.bundle import Bundle; Bundle.load(Path(sys.argv[1]));"
+        "import sys; from pathlib import Path; from serving.bundle.bundle import Bundle; Bundle.load(Path(sys.argv[1]));"
         "print(sorted({'torch', 'faiss', 'polars', 'onnx'} & set(sys.modules)))"
     )
     folder = indexed_bundle(tmp_path / "bundle")

@@ -9,7 +9,7 @@ from tiny_bundle import LOG_PROB_NN, NUM_CANDIDATES, ROWS, SIMILARITY_NN, build_
 
 from recsys.artefact import MANIFEST
 from recsys.errors import InputError
-from serving.bundle import Bundle
+from serving.bundle.bundle import Bundle
 from serving.recommend import recommend, recommend_many
 from serving.schema import Query
 

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from tiny_bundle import COUNTRIES, NUM_USERS, item_text, timeline_of
 
 from recsys.errors import InputError
-from serving.bundle import Bundle
+from serving.bundle.bundle import Bundle
 from serving.cascade.asked import resolve
 from serving.cascade.filters import bias_of
-from serving.catalogue import Catalogue
+from serving.catalogue.catalogue import Catalogue
 from serving.recommend import recommend, recommend_many
 from serving.schema import Query
 from serving.state.store import Live

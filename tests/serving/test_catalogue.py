@@ -15,9 +15,9 @@ import pytest
 from tiny_bundle import ROWS
 
 from recsys.errors import InputError
-from serving.bundle import Bundle
-from serving.catalogue import Catalogue
-from serving.catalogue_file import ALWAYS_MS, NEVER_MS, read_catalogue
+from serving.bundle.bundle import Bundle
+from serving.catalogue.catalogue import Catalogue
+from serving.catalogue.file import ALWAYS_MS, NEVER_MS, read_catalogue
 
 DAY_MS = 86_400_000
 
@@ -183,7 +183,7 @@ def test_a_file_that_is_being_written_is_not_read_before_it_rests(bundle: Bundle
 
 
 def test_rows_that_are_kept_are_bounded(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serving.shelf.KEPT_BYTES", 10 * 4 * ROWS)
+    monkeypatch.setattr("serving.catalogue.shelf.KEPT_BYTES", 10 * 4 * ROWS)
     shelf = Catalogue(csv(tmp_path, "item_id,regions\nitem-0,aa\n")).shelf(bundle)
     rows = {code: shelf.row(0, frozenset({code}), "aa") for code in range(2, 100)}
     assert len(shelf._rows) == 10

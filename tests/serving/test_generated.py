@@ -12,7 +12,7 @@ from tiny_bundle import LOG_PROB_NN, NUM_CANDIDATES, NUM_ITEMS, ROWS, SIMILARITY
 
 from recsys.artefact import write_artefact
 from recsys.errors import InputError
-from serving.bundle import Bundle
+from serving.bundle.bundle import Bundle
 from serving.client import ask
 from serving.recommend import recommend, recommend_many
 from serving.run import running_service

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from recsys.errors import InputError
-from serving.bundle import Bundle
+from serving.bundle.bundle import Bundle
 from serving.client import ask
 from serving.models.deployment import follow_folder
 from serving.models.models import Models
@@ -64,7 +64,7 @@ def test_a_connection_may_rest_for_longer_than_a_proxy_lets_it(url: str) -> None
 def test_onnx_runtime_reports_nothing_to_its_makers(bundle_folder: Path, tmp_path: Path) -> None:
     """Where it does, it keeps a file of its session in the temporary folder, and looks up its maker's server."""
     environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
-    code = f"from pathlib import Path; from serving.bundle import Bundle; Bundle.load(Path({str(bundle_folder)!r}))"
+    code = f"from pathlib import Path; from serving.bundle.bundle import Bundle; Bundle.load(Path({str(bundle_folder)!r}))"
     told = {**environment, "TMPDIR": str(tmp_path)}
     subprocess.run([sys.executable, "-c", code], env=told, check=True)
     assert list(tmp_path.iterdir()) == []

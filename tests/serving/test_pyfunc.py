@@ -7,7 +7,7 @@ import pytest
 from tiny_bundle import build_bundle
 
 from recsys import track
-from serving.bundle import Bundle
+from serving.bundle.bundle import Bundle
 from serving.pyfunc import BundleModel
 from serving.recommend import recommend
 from serving.schema import Query

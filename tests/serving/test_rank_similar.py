@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tiny_bundle import NUM_CANDIDATES, POPULAR_P, ROWS, SIMILARITY_NN, VECTOR_ND, item_text, probabilities, timeline_of
 
 from recsys.errors import InputError
-from serving.bundle import Bundle
+from serving.bundle.bundle import Bundle
 from serving.cascade.asked import resolve
 from serving.cascade.rank import rank
 from serving.cascade.similar import similar

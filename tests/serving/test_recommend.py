@@ -10,7 +10,7 @@ from tiny_bundle import NUM_CANDIDATES, NUM_ITEMS, SIMILARITY_NN, item_text, pro
 from recsys.artefact import write_artefact
 from recsys.columns import FIRST_ID, UNKNOWN_ID
 from recsys.errors import InputError
-from serving.bundle import Bundle
+from serving.bundle.bundle import Bundle
 from serving.recommend import recommend, recommend_many
 from serving.schema import Query, parse
 

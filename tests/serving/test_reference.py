@@ -7,7 +7,7 @@ import pytest
 from tiny_bundle import NUM_USERS, TASKS, build_bundle
 
 from pipelines.reference import reference
-from serving.bundle import Bundle
+from serving.bundle.bundle import Bundle
 from serving.recommend import recommend
 from serving.schema import Query
 

@@ -11,8 +11,8 @@ from pydantic import TypeAdapter
 
 from recsys.features import Frame, PointInTime, compute, entities, look_up, needs
 from recsys.features.state import features_file
+from serving.bundle.features import Features
 from serving.cascade.asked import Asked
-from serving.features import Features
 from serving.state.history import History
 
 HOUR, TASKS = 3_600_000, ("click", "like")

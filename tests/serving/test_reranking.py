@@ -9,7 +9,7 @@ import pytest
 from tiny_bundle import NUM_CANDIDATES, TASKS, VALUE, VECTOR_ND, probabilities
 
 from recsys.serving_config import ServingConfig
-from serving.bundle import Bundle
+from serving.bundle.bundle import Bundle
 from serving.cascade.rerank import rerank
 from serving.cascade.score import Scored
 from serving.recommend import recommend

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tiny_bundle import NUM_CANDIDATES
 
-from serving.bundle import Bundle
+from serving.bundle.bundle import Bundle
 from serving.client import ask
 from serving.recommend import recommend
 from serving.run import running_service

@@ -8,7 +8,7 @@ import pytest
 
 from pipelines import serving_cost
 from recsys.errors import InputError
-from serving.bundle import Bundle
+from serving.bundle.bundle import Bundle
 from serving.recommend import recommend
 from serving.schema import Query, Recommendations
 

@@ -18,7 +18,7 @@ from recsys.data import Data
 from recsys.data.build import build
 from recsys.dataset import Dataset
 from recsys.serving_config import ServingConfig
-from serving.bundle import Bundle, IdIndex
+from serving.bundle.bundle import Bundle, IdIndex
 from serving.state.history import history
 from serving.state.store import Live, LiveEvent
 

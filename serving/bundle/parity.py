@@ -12,7 +12,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from recsys.errors import InputError
-from serving.finder import Finder
+from serving.bundle.finder import Finder
 
 Array = NDArray[Any]
 TOLERANCE = 1e-4

@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 
 from recsys.columns import FIRST_ID, feature
 from recsys.columns import ITEM_ID as ITEM_TEXT
-from serving.bundle import Array, Bundle
-from serving.catalogue_file import ALWAYS_MS, NEVER_MS, Listing
+from serving.bundle.bundle import Array, Bundle
+from serving.catalogue.file import ALWAYS_MS, NEVER_MS, Listing
 
 KEPT_BYTES = 64 * 2**20  # of rows; a row of a million items has 4 MB
 Key = tuple[int | None, frozenset[int] | None, str | None]

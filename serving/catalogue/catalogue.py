@@ -12,9 +12,9 @@ import weakref
 from pathlib import Path
 
 from recsys.errors import InputError
-from serving.bundle import Bundle
-from serving.catalogue_file import Listing, read_catalogue
-from serving.shelf import Shelf
+from serving.bundle.bundle import Bundle
+from serving.catalogue.file import Listing, read_catalogue
+from serving.catalogue.shelf import Shelf
 
 logger = logging.getLogger("recsys.serving")
 Signature = tuple[int, int, int] | None

@@ -34,13 +34,13 @@ from recsys.columns import USER_ID as USER_TEXT
 from recsys.errors import InputError
 from recsys.id_index import IdIndex
 from recsys.item_index import ItemIndex
+from recsys.texts import Texts
 from recsys.value_formula import ValueFormula
-from serving.facts import ModelFacts, Reference
-from serving.features import Features
-from serving.finder import Exact, Finder, Indexed, open_session
-from serving.parity import check_parity
-from serving.stand_ins import StandIns
-from serving.texts import Texts
+from serving.bundle.facts import ModelFacts, Reference
+from serving.bundle.features import Features
+from serving.bundle.finder import Exact, Finder, Indexed, open_session
+from serving.bundle.parity import check_parity
+from serving.bundle.stand_ins import StandIns
 
 Array = NDArray[Any]
 RETRIEVAL_FILE, GENERATION_FILE, RANKING_FILE, PARITY_FILE = "retrieval.onnx", "generation.onnx", "ranking.onnx", "parity.npz"
@@ -191,7 +191,7 @@ class Bundle:
 
     def unit_vectors(self, item_K: Array) -> Array:
         """vector_KD of items, of length 1."""
-        return np.asarray(self._vectors[item_K], np.float32) / self.norm_I[item_K, None]
+        return np.asarray(self._vectors.take(item_K, axis=0), np.float32) / self.norm_I.take(item_K)[:, None]
 
     @cached_property
     def _vectors(self) -> Array:
