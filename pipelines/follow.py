@@ -101,8 +101,11 @@ class Follower:
     def _write(self, **changes: Any) -> None:
         self._state |= changes
         scratch = self.live / f".{FOLLOW_FILE}.{os.getpid()}"
-        scratch.write_text(json.dumps(self._state, indent=1) + "\n")
-        scratch.rename(self.live / FOLLOW_FILE)
+        try:
+            scratch.write_text(json.dumps(self._state, indent=1) + "\n")
+            scratch.rename(self.live / FOLLOW_FILE)
+        except OSError as error:  # a full disk does not end the server; what is known here is written at the next look
+            logger.warning("%s is not written: %s", self.live / FOLLOW_FILE, error)
 
 
 def serve_alias(settings: Settings, follower: Follower, *, host: str, port: int, every_s: float) -> int:

@@ -25,7 +25,7 @@ def serve(
     model: Annotated[str | None, typer.Option("--model", help="serve a registered model of the MLflow store instead")] = None,
     alias: Annotated[str, typer.Option("--alias", help="of --model; the version that it points to goes live")] = "champion",
     store: StoreOption = None,
-    every: Annotated[float, typer.Option("--every", min=0.1, help="seconds between looks at the alias")] = 10.0,
+    every: Annotated[float, typer.Option("--every", min=0.1, help="seconds between looks at the alias")] = 2.0,
     live: Annotated[
         Path | None,
         typer.Option("--live", help="the server's folder: bundles, state, journal, keys", show_default="beside the bundle"),
@@ -129,10 +129,20 @@ def _settings(**given: Any) -> "Any":
 
 
 def _say(what: str, host: str, port: int, settings: Any) -> None:
+    from serving.api.keys import read_keys
+
     shown = "127.0.0.1" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
     url = f"http://{shown}:{port}"
     key = " -H 'authorization: Bearer KEY'" if settings.keys else ""
-    console.print(f"[bold]serving[/] {what} on {host}:{port}, its folder is {settings.live}; Ctrl-C stops", highlight=False)
+    console.print(
+        f"[bold]serving[/] {what} on {host}:{port}, its folder is {settings.live}; Ctrl-C stops",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
+    if settings.keys and not read_keys(settings.live):
+        console.print(
+            f"[bold]no keys yet[/], so that nobody gets in: recsys keys add --live {shlex.quote(str(settings.live))}",
+            soft_wrap=True,
+        )
     if settings.page:
         console.print(f"page: [cyan]{url}/[/]", highlight=False)
     body = '{"history": [], "k": 5}'

@@ -13,6 +13,7 @@ from recsys.errors import InputError
 from recsys.spec import Spec
 from serving.event_id import event_id
 from serving.schema import (
+    MAX_EVENTS,
     Accepted,
     Body,
     Event,
@@ -72,6 +73,8 @@ class Client:
 
     def events(self, *events: Event) -> Accepted:
         """Tell what users did. An event without an id gets one, so that it counts once however often it is sent."""
+        if not 0 < len(events) <= MAX_EVENTS:
+            raise InputError(f"{len(events)} events are given: post 1 to {MAX_EVENTS} at a time")
         named = [each if each.id else each.model_copy(update={"id": event_id()}) for each in events]
         return self._post("/events", Events(events=named), Accepted)
 

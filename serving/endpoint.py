@@ -19,6 +19,7 @@ from serving.cascade.rank import rank
 from serving.cascade.score import Scored, nothing, score
 from serving.cascade.similar import similar
 from serving.catalogue.catalogue import Catalogue
+from serving.error_memory.memories import Memories
 from serving.journal.journal import Journal
 from serving.models.models import Chosen, Models
 from serving.schema import (
@@ -57,6 +58,7 @@ class Endpoint:
             else None
         )
         self.state = Reconciler(open_store(settings), self.journal, ttl_s=settings.ttl_s)
+        self.errors = Memories(self.journal, lambda: self.models.held.places.values())
         self.rng = np.random.default_rng()
         self._process, self._numbers = uuid.uuid4().hex, itertools.count()  # together the ids of requests
         self.observe: Observe | None = None  # told of every list: what was served, by which bundle, milliseconds by stage
@@ -75,28 +77,42 @@ class Endpoint:
         check_k(chosen.bundle, query)
         live = await self._recent(query)
         stages_ms = {"state": (time.perf_counter() - began) * 1000}
-        asked = resolve(chosen.bundle, query, live, self.catalogue)
+        asked = resolve(chosen.bundle, query, live, self.catalogue, self.errors.of(chosen.bundle))
         scored = await self._score(chosen.bundle, asked, query.k)
         stages_ms["graphs"] = (time.perf_counter() - began) * 1000 - stages_ms["state"]
         found = answer(
             chosen.bundle, query, asked, scored,
             request_id=request_id, arm=chosen.arm, rng=self.rng, stages_ms=stages_ms,
         )  # fmt: skip
-        answered = time.perf_counter()
-        stages_ms["rerank"] = (answered - began) * 1000 - stages_ms["state"] - stages_ms["graphs"]
+        stages_ms["rerank"] = (time.perf_counter() - began) * 1000 - stages_ms["state"] - stages_ms["graphs"]
         if found.explanation is not None:
             found.explanation.stages_ms["rerank"] = stages_ms["rerank"]
-        if self.journal is not None:
-            self.journal.served(query, chosen.bundle, asked, scored, found)
-        stages_ms["journal"] = (time.perf_counter() - answered) * 1000
-        if self.observe is not None:
-            self.observe(found, chosen.bundle, stages_ms)
+        asyncio.get_running_loop().call_soon(self._note, query, chosen.bundle, asked, scored, found, stages_ms)
         return found
+
+    def _note(
+        self,
+        query: Query,
+        bundle: Bundle,
+        asked: Asked,
+        scored: Scored | None,
+        found: Recommendations,
+        stages_ms: dict[str, float],
+    ) -> None:
+        """Journal and metrics of a list. Called in the next turn of the loop: when the list has gone out, and before any other
+        request is read."""
+        began = time.perf_counter()
+        if self.journal is not None:
+            self.journal.served(query, bundle, asked, scored, found)
+        stages_ms["journal"] = (time.perf_counter() - began) * 1000
+        if self.observe is not None:
+            self.observe(found, bundle, stages_ms)
 
     async def rank(self, query: RankQuery) -> Ranked:
         request_id = self._request_id()
         chosen = self._choose(query, request_id)
-        asked = resolve(chosen.bundle, query, await self._recent(query), self.catalogue)
+        live = await self._recent(query)
+        asked = resolve(chosen.bundle, query, live, self.catalogue, self.errors.of(chosen.bundle))
         return await asyncio.to_thread(rank, chosen.bundle, query, asked, request_id=request_id, arm=chosen.arm)
 
     async def similar(self, query: SimilarQuery) -> Similar:
@@ -124,6 +140,7 @@ class Endpoint:
         self.ready = False
         self.models.close()
         self.batcher.close()
+        await self.errors.close()
         await self.state.close()
 
     def _request_id(self) -> str:

@@ -76,6 +76,10 @@ def show_skew(console: Console, skew: "Skew") -> None:
         what = f"feature {name}" + ("" if name in skew.by_user else " (as of the bundle)")
         table.add_row(escape(what), *_cells(each))
     console.print(table)
+    if not skew.histories.requests:
+        console.print(
+            "[bold]no request was compared with the log[/]: it has to reach beyond the requests, and have what was posted"
+        )
     for sentence in skew.failures:
         console.print(f"[bold red]{escape(sentence)}[/]", highlight=False, soft_wrap=True)
 

@@ -23,13 +23,27 @@ Stamp = tuple[tuple[str, int, int, int], ...]
 
 
 def copy_in(source: Path, live: Path) -> Placed:
-    """Copy a bundle folder into the models folder, unless it is there; hashes are checked on the copy. Raises InputError."""
+    """Copy a bundle folder into the models folder, unless it is there; hashes are checked on the copy.
+
+    Raises InputError, for a full disk too.
+    """
     version = read_manifest(source, "bundle")["fingerprint"]
     with arriving(live) as scratch:
         if not (path := _path(live, version)).exists():
-            shutil.copytree(source, scratch / version)
+            _copy(source, scratch / version)
             put(scratch / version, live)
     return Placed(folder=path, version=version)
+
+
+def _copy(source: Path, target: Path) -> None:
+    try:
+        shutil.copytree(source, target)
+    except OSError as error:  # a shutil.Error has a list: (from, to, reason) of each file
+        reason = error.args[0][0][2] if isinstance(error, shutil.Error) else error.strerror
+        raise InputError(
+            f"{source} cannot be copied to {target.parent.parent} ({str(reason).partition(': ')[0]}): "
+            "free space there, or make it writable"
+        ) from error
 
 
 @contextmanager

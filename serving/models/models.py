@@ -40,11 +40,11 @@ class Models:
         self.after_swap: Callable[[], None] = lambda: None  # called in the watcher's thread
         self._refused: dict[str, Any] | None = None
         self._loader = Loader(folder, threads=threads, max_batch=max_batch)
-        self._attempt(self._loader.take_in)
+        is_done = self._attempt(self._loader.take_in)
         self._held = self._loader.held(None)
         self._since = time.time()
         self._loader.gently = True
-        self._watcher = Watcher(self, poll_s)
+        self._watcher = Watcher(self, poll_s, is_done=is_done)
 
     def choose(self, user_key: str, version: str | None) -> Chosen:
         """The bundle for a user (`user_key`: any text that stays the same for them), or the version that they asked for.

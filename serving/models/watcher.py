@@ -22,9 +22,11 @@ class Watched(Protocol):
 
 
 class Watcher:
-    def __init__(self, watched: Watched, poll_s: float, retry_s: float = RETRY_S) -> None:
+    def __init__(self, watched: Watched, poll_s: float, *, is_done: bool = True) -> None:
+        """`is_done`: whether what the files ask for was done already; where not, it is tried again like after a refusal."""
         self._stop = threading.Event()
-        arguments = (weakref.ref(watched), watched.stamps(), self._stop, poll_s, retry_s)
+        retry_at = None if is_done else time.monotonic() + RETRY_S
+        arguments = (weakref.ref(watched), watched.stamps(), self._stop, poll_s, retry_at)
         self._thread = threading.Thread(target=_watch, args=arguments, name="models", daemon=True)
         self._thread.start()
 
@@ -38,17 +40,17 @@ class Watcher:
 
 
 def _watch(
-    watched: weakref.ref[Watched], seen: tuple[Hashable, Hashable], stop: threading.Event, poll_s: float, retry_s: float
+    watched: weakref.ref[Watched], seen: tuple[Hashable, Hashable], stop: threading.Event, poll_s: float, retry_at: float | None
 ) -> None:
     """Ends with `stop`, or when nobody holds the watched object any more."""
-    last, retry_at = seen, None
+    last = seen
     while not stop.wait(poll_s) and (each := watched()) is not None:
         try:
             now = each.stamps()
             settled = now[1] == last[1]  # a folder that still changes is being written
             due = retry_at is not None and time.monotonic() > retry_at
             if (now != seen and settled) or due:
-                seen, retry_at = now, None if each.turn() else time.monotonic() + retry_s
+                seen, retry_at = now, None if each.turn() else time.monotonic() + RETRY_S
             last = now
         except Exception:
             logger.exception("the watcher of the models goes on after an error")

@@ -240,6 +240,31 @@ def test_a_live_version_that_is_lost_gives_way_to_the_previous_one(world: World)
     assert Models(world.live, max_batch=1).live.version == first
 
 
+def test_an_export_that_did_not_fit_on_the_disk_is_tried_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the start of a process, too, where nothing changes any more that a watcher could see."""
+    first = world.export(0)
+    world.open().close()
+    second = world.export(1)
+    monkeypatch.setattr("serving.models.watcher.RETRY_S", 0.05)
+    full = shutil.Error([("a", "b", "[Errno 28] No space left on device: 'a' -> 'b'")] * 9)
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "copytree", raising(full))
+        models = world.open()
+        assert models.live.version == first
+        reason = models.status["refused"]["reason"]
+        assert reason.endswith("([Errno 28] No space left on device): free space there, or make it writable")
+        assert reason.startswith(f"{world.source} cannot be copied to {world.live / 'models'} ")
+    until(lambda: models.live.version == second)
+    assert models.status["refused"] is None
+
+
+def raising(error: Exception) -> Callable[..., None]:
+    def fail(*arguments: object, **options: object) -> None:
+        raise error
+
+    return fail
+
+
 def test_a_canary_that_is_lost_does_not_keep_a_process_from_starting(world: World) -> None:
     first = world.export(0)
     models = world.open()
