@@ -4,6 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from recsys.error_memory import ErrorMemorySpec
 from recsys.rerank import Reranker, check_chain
 from recsys.spec import Spec
 from recsys.value_formula import ValueFormula, tasks_of
@@ -38,6 +39,9 @@ class ServingConfig(Spec):
     )
     segment: str | None = Field(
         None, description="the user feature by whose values popularity is kept for users of little history; default: the first"
+    )
+    error_memory: ErrorMemorySpec | None = Field(
+        None, description="what the ranker was wrong about lately corrects it, such as {tasks: [click]}; default: off"
     )
     table: Literal["float32", "float16", "int8"] = Field("float32", description="numbers of the item table in the bundle")
     min_recall: float = Field(

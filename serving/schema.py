@@ -49,6 +49,7 @@ class Asker(Body):
         description="when the list is asked for, milliseconds since 1970; default: now. Items of `history` count as of then",
     )
     version: Text | None = Field(None, description="the version of the model that is to answer; default: the server's choice")
+    compensate: bool = Field(True, description="correct the ranker by its errors of late, where the bundle has an error memory")
 
     @model_validator(mode="after")
     def _one_of_user_and_history(self) -> Self:

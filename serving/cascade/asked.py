@@ -11,6 +11,7 @@ from recsys.errors import InputError
 from serving.bundle.bundle import Array, Bundle
 from serving.cascade.filters import NOTHING, Filters, filters
 from serving.catalogue.catalogue import EVERYTHING, Catalogue
+from serving.error_memory.of_bundle import BundleMemory
 from serving.schema import Asker, Flag, Query, SimilarQuery
 from serving.state.history import History, history
 from serving.state.store import Live
@@ -30,6 +31,7 @@ class Asked:
     now_ms: int
     unknown_items: list[str]
     flags: tuple[Flag, ...]
+    errors: BundleMemory | None = None  # by which the model's answer is corrected, if it is
 
     @property
     def exclude_E(self) -> Array:
@@ -37,8 +39,12 @@ class Asked:
         return self.filters.exclude_E
 
 
-def resolve(bundle: Bundle, asker: Asker, live: Live | None, catalogue: Catalogue = EVERYTHING) -> Asked:
-    """`live`: the user's recent events; None where they could not be read. Raises InputError."""
+def resolve(
+    bundle: Bundle, asker: Asker, live: Live | None, catalogue: Catalogue = EVERYTHING, errors: BundleMemory | None = None
+) -> Asked:
+    """`live`: the user's recent events; None where they could not be read. `errors`: those of this bundle, where it keeps some.
+    Raises InputError.
+    """
     facts, query = bundle.facts, asker if isinstance(asker, Query) else None
     now_ms = int(time.time() * 1000) if asker.time_ms is None else asker.time_ms
     user, past, unknown, flags = _past(bundle, asker, live, now_ms)
@@ -65,6 +71,7 @@ def resolve(bundle: Bundle, asker: Asker, live: Live | None, catalogue: Catalogu
         now_ms=now_ms,
         unknown_items=list(dict.fromkeys(unknown + unknown_excluded + unknown_allowed)),
         flags=tuple(flags),
+        errors=errors if asker.compensate else None,
     )
 
 
@@ -97,7 +104,7 @@ def _past(bundle: Bundle, asker: Asker, live: Live | None, now_ms: int) -> tuple
     if live is None or not live.whole:
         flags.append("state_unavailable")
     past = history(bundle, user, live or Live())
-    if user < FIRST_ID and not len(past.item_L):
+    if user < FIRST_ID and not len(past.item_L) and not (live and live.events):
         flags.append("unknown_user")
     elif not len(past.item_L):
         flags.append("empty_history")

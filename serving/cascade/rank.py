@@ -10,6 +10,7 @@ from recsys.columns import FIRST_ID
 from serving.bundle.bundle import Array, Bundle
 from serving.cascade.asked import Asked, dense_items
 from serving.cascade.candidates import find
+from serving.cascade.compensate import compensated
 from serving.cascade.probabilities import padded, probabilities
 from serving.catalogue.shelf import only
 from serving.schema import Flag, Item, Ranked, RankQuery
@@ -67,7 +68,9 @@ def _values(bundle: Bundle, asked: Asked, item_C: Array) -> tuple[Array, Array]:
         return np.zeros(0), np.zeros((0, len(bundle.facts.tasks)), np.float32)
     if bundle.ranking is None:
         return np.concatenate([_retrieval_scores(bundle, asked, part_K) for part_K in parts]), np.zeros((len(item_C), 0))
-    probability_CT = np.concatenate([probabilities(bundle, [asked], part_K[None])[0] for part_K in parts])
+    probability_CT = np.concatenate(
+        [compensated([asked], part_K[None], probabilities(bundle, [asked], part_K[None]))[0] for part_K in parts]
+    )
     return bundle.value(probability_CT), probability_CT
 
 

@@ -28,7 +28,14 @@ def rerank(bundle: Bundle, scored: Scored, k: int, rng: np.random.Generator) -> 
         if found.propensity_N is not None:  # of the last one, which the config sees to
             propensity_K = np.ones(len(place_K))
             propensity_K[:own] = found.propensity_N
-    return Scored(**{each.name: getattr(scored, each.name)[place_K] for each in fields(scored)}), propensity_K
+    return _taken(scored, place_K), propensity_K
+
+
+def _taken(scored: Scored, place_K: Array) -> Scored:
+    names = [each.name for each in fields(scored)]
+    if scored.said_KT is scored.probability_KT:
+        names.remove("said_KT")
+    return Scored(**{name: getattr(scored, name)[place_K] for name in names})
 
 
 def _slate(bundle: Bundle, scored: Scored, own: int) -> Slate:

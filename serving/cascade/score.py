@@ -5,15 +5,18 @@ sees, T = tasks.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from serving.bundle.bundle import Array, Bundle
 from serving.cascade.asked import Asked
 from serving.cascade.candidates import Candidates, find, order
+from serving.cascade.compensate import compensated
 from serving.cascade.filters import bias_of
 from serving.cascade.probabilities import padded, probabilities
+
+NOT_CORRECTED = np.empty(0, np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +28,13 @@ class Scored:
     score_K: Array  # of the graph that found the item
     fill_K: Array  # whether the retrieval graph filled the place
     probability_KT: Array  # NaN where the ranker did not see the item
+    said_KT: Array = field(
+        default_factory=lambda: NOT_CORRECTED
+    )  # the same before the error memory; the very array above where that had no part
+
+    def __post_init__(self) -> None:
+        if self.said_KT is NOT_CORRECTED:
+            object.__setattr__(self, "said_KT", self.probability_KT)
 
     @property
     def ranked_K(self) -> Array:
@@ -61,39 +71,50 @@ def _score(bundle: Bundle, questions: Sequence[tuple[Asked, int]]) -> list[Score
     if bundle.reads_time:
         given["time"], _ = padded([asked.time_M for asked in asked_B], columns=history_BL.shape[1] + 1)
     candidates = find(bundle, given, np.array([k for _, k in questions]))
-    probability_BKT, value_BK = _rank(bundle, asked_B, candidates)
+    said_BKT, probability_BKT, value_BK = _rank(bundle, asked_B, candidates)
     order_BK = order(candidates, value_BK)
     answers = []
     for b, order_K in enumerate(order_BK):
         there_K = order_K[np.isfinite(candidates.score_BK[b, order_K])]
-        answers.append(
-            Scored(
-                candidates.item_BK[b, there_K],
-                value_BK[b, there_K],
-                candidates.score_BK[b, there_K],
-                candidates.fill_BK[b, there_K],
-                probability_BKT[b, there_K],
-            )
+        found = Scored(
+            candidates.item_BK[b, there_K],
+            value_BK[b, there_K],
+            candidates.score_BK[b, there_K],
+            candidates.fill_BK[b, there_K],
+            probability_BKT[b, there_K],
         )
+        answers.append(found if asked_B[b].errors is None else replace(found, said_KT=said_BKT[b, there_K]))
     return answers
 
 
-def _rank(bundle: Bundle, asked_B: Sequence[Asked], candidates: Candidates) -> tuple[Array, Array]:
-    """probability_BKT and value_BK: the formula over the tasks, or the score where there are none; -inf for empty places.
+def _rank(bundle: Bundle, asked_B: Sequence[Asked], candidates: Candidates) -> tuple[Array, Array, Array]:
+    """said_BKT, probability_BKT (the same, corrected by the error memory where there is one) and value_BK: the formula over the
+    tasks, or the score where there are none; -inf for empty places.
 
     Only the first `serving.ranked` candidates of each question go to the ranker; the others follow them in their order.
     """
     if bundle.ranking is None:
-        return probabilities(bundle, asked_B, candidates.item_BK), candidates.score_BK
+        none_BKT = probabilities(bundle, asked_B, candidates.item_BK)
+        return none_BKT, none_BKT, candidates.score_BK
     empty_BK, depth = np.isneginf(candidates.score_BK), bundle.facts.serving.ranked
     if depth is None or depth >= candidates.item_BK.shape[1]:
-        probability_BKT = probabilities(bundle, asked_B, candidates.item_BK)
-        return probability_BKT, np.where(empty_BK, -np.inf, bundle.value(probability_BKT))
+        said_BKT = probabilities(bundle, asked_B, candidates.item_BK)
+        probability_BKT = compensated(asked_B, candidates.item_BK, said_BKT)
+        return said_BKT, probability_BKT, np.where(empty_BK, -np.inf, bundle.value(probability_BKT))
     place_BR = np.argsort(empty_BK, axis=1, kind="stable")[:, :depth]  # empty places of a generator stand before what fills up
-    probability_BRT = probabilities(bundle, asked_B, np.take_along_axis(candidates.item_BK, place_BR, axis=1))
+    item_BR = np.take_along_axis(candidates.item_BK, place_BR, axis=1)
+    said_BRT = probabilities(bundle, asked_B, item_BR)
+    probability_BRT = compensated(asked_B, item_BR, said_BRT)
     value_BR = np.where(np.take_along_axis(empty_BK, place_BR, axis=1), np.inf, bundle.value(probability_BRT))
-    probability_BKT = np.full((*empty_BK.shape, len(bundle.facts.tasks)), np.nan, np.float32)
-    np.put_along_axis(probability_BKT, place_BR[..., None], probability_BRT, axis=1)
+    probability_BKT = _spread(probability_BRT, place_BR, empty_BK.shape[1])
+    said_BKT = probability_BKT if said_BRT is probability_BRT else _spread(said_BRT, place_BR, empty_BK.shape[1])
     value_BK = np.repeat(value_BR.min(axis=1, keepdims=True), empty_BK.shape[1], axis=1)
     np.put_along_axis(value_BK, place_BR, value_BR, axis=1)
-    return probability_BKT, np.where(empty_BK, -np.inf, value_BK)
+    return said_BKT, probability_BKT, np.where(empty_BK, -np.inf, value_BK)
+
+
+def _spread(probability_BRT: Array, place_BR: Array, width: int) -> Array:
+    """probability_BKT of the items that the ranker saw, each in its place; NaN elsewhere."""
+    probability_BKT = np.full((len(place_BR), width, probability_BRT.shape[2]), np.nan, np.float32)
+    np.put_along_axis(probability_BKT, place_BR[..., None], probability_BRT, axis=1)
+    return probability_BKT

@@ -14,12 +14,13 @@ from recsys.errors import InputError
 from serving.bundle.bundle import Bundle
 from serving.cascade.asked import Asked
 from serving.cascade.score import Scored
+from serving.journal.predictions import prediction_line
 from serving.journal.records import event_line, forgotten_line, impression_lines, request_line
 from serving.journal.writer import NEWLINE, Writer, repair
 from serving.schema import Asker, Recommendations
 from serving.state.store import LiveEvent
 
-EVENTS, REQUESTS, ID_FILE, LOCK_FILE = "events", "requests", "id", ".lock"
+EVENTS, REQUESTS, PREDICTIONS, ID_FILE, LOCK_FILE = "events", "requests", "predictions", "id", ".lock"
 SHOWN, POSTED, FORGOTTEN = ".shown.ndjson", ".posted.ndjson", ".forgotten.ndjson"
 COMPLAIN_S = 60  # how often the log says that impressions cannot be written
 READ_BYTES = 1 << 16  # a millisecond's work
@@ -51,6 +52,7 @@ class Journal:
             Writer(folder, f"{EVENTS}/day={{day}}/{{process}}{suffix}") for suffix in (SHOWN, POSTED, FORGOTTEN)
         )
         self._requests = Writer(folder, f"{REQUESTS}/{{day}}-{{process}}.ndjson")
+        self._predictions = Writer(folder, f"{PREDICTIONS}/{{day}}-{{process}}.ndjson")
         self._complained = 0.0
         try:
             self.id = _id(folder)
@@ -86,6 +88,9 @@ class Journal:
         try:
             if asker.user_id is not None and answer.items:
                 self._shown.append(impression_lines(asker.user_id, asked.now_ms, answer), now_ms)
+                spec = bundle.facts.serving.error_memory
+                if spec is not None and scored is not None:
+                    self._predicted(prediction_line(asker.user_id, bundle, asked, scored, answer, spec, now_ms), now_ms)
             if scored is not None and random.random() < self.logged_requests:
                 self._requests.append(request_line(asker, bundle, asked, scored, answer), now_ms)
         except OSError as error:
@@ -93,6 +98,14 @@ class Journal:
             if time.monotonic() > self._complained + COMPLAIN_S:
                 self._complained = time.monotonic()
                 logger.error("the journal cannot be written (%s): %d lists are not in it", error, self.lost)
+
+    def predictions(self) -> list[Path]:
+        """What was said of lists, the oldest day first."""
+        return sorted(self.folder.glob(f"{PREDICTIONS}/*.ndjson"))
+
+    def _predicted(self, line: bytes, now_ms: int) -> None:
+        if line:
+            self._predictions.append(line, now_ms)
 
     def files(self, since_ms: int) -> list[Path]:
         """What was posted since about then, and all that tells whom to forget."""
@@ -104,7 +117,7 @@ class Journal:
         return path.relative_to(self.folder).as_posix()
 
     def close(self) -> None:
-        for writer in (self._shown, self._posted, self._forgotten, self._requests):
+        for writer in (self._shown, self._posted, self._forgotten, self._requests, self._predictions):
             with suppress(OSError):
                 writer.close()
 

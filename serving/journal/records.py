@@ -75,7 +75,7 @@ def request_line(asker: Asker, bundle: Bundle, asked: Asked, scored: Scored, ans
             "history_ms": asked.time_M[:length].tolist(), "behaviours": asked.behaviour_L.tolist(),
             "context": asker.context or {},
             "items": [ids(item) for item in scored.item_K.tolist()],
-            "tasks": {task: _numbers(scored.probability_KT[:, t].tolist()) for t, task in enumerate(bundle.facts.tasks)},
+            "tasks": {task: _numbers(scored.said_KT[:, t].tolist()) for t, task in enumerate(bundle.facts.tasks)},
             "value": _numbers(scored.value_K.tolist()),
             "known": asked.user >= FIRST_ID,
             **({"dense": _dense(bundle.features, asked, scored)} if bundle.features else {}),
