@@ -58,6 +58,7 @@ def prepared(work: str, seed: int) -> None:
     tree = yaml.safe_load(config_path("demo").read_text()) | {"name": "denoise-world", "serving": {"value": {CLICK: 1.0}}}
     tree["data"]["events"]["labels"] = {name: name for name in (CLICK, ACCIDENTAL, MEANT)}
     tree["ranker"]["tasks"] = {CLICK: 1.0}
+    tree["data"].pop("features")  # they count clicks, accidents too
     (folder / "config.yaml").write_text(yaml.safe_dump(tree))
     stages.prepare(load(folder / "config.yaml"), raw, Workspace(folder))
 

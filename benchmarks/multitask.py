@@ -138,7 +138,7 @@ def run(config: str, work: str, overrides: list[str], seed: int, key: str) -> No
         state = load_file(checkpoint / MODEL_FILE)
         loader = ExampleLoader(
             data, tasks=list(chosen.tasks), split=TEST, max_history=chosen.ranker_history, batch_size=EVALUATION_BATCH,
-            seed=seed, behaviours=chosen.ranker.sharing.reads_behaviours,
+            seed=seed, behaviours=chosen.ranker.sharing.reads_behaviours, dense=chosen.ranker_features,
         )  # fmt: skip
         found = evaluate.predict(models.ranking_graph(chosen, data, state).to(device), loader)
     kept = {

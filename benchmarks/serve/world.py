@@ -18,7 +18,7 @@ CONFIG = {
         "loss": {"kind": "sampled_softmax"},
         "fit": {"epochs": 1, "batch_size": 256},
     },
-    "ranker": {"fit": {"epochs": 1}},
+    "ranker": {"fit": {"epochs": 1}, "features": []},
     "serving": {"num_candidates": 200, "rerank": [{"kind": "mmr"}]},
 }
 
