@@ -15,9 +15,10 @@ from recsys.simulate.world import make_world
 SMALL: dict[str, Any] = {"users": 60, "items": 40, "events": 6000, "days": 3, "categories": 5, "seed": 3}
 
 
-def test_the_truth_agrees_with_every_row_of_the_log(tmp_path: Path) -> None:
+@pytest.mark.parametrize("trend", [0.0, 0.8])
+def test_the_truth_agrees_with_every_row_of_the_log(tmp_path: Path, trend: float) -> None:
     """Relevance and propensity of what was shown, item by item, and each policy adds up to 1."""
-    spec = Simulation(**SMALL)
+    spec = Simulation(**SMALL, trend=trend, trend_drift=0.3)
     world = make_world(spec)
     simulate(spec, tmp_path / "raw")
     for each in visited(spec, world):
@@ -26,8 +27,8 @@ def test_the_truth_agrees_with_every_row_of_the_log(tmp_path: Path) -> None:
         row_N = log["request_id"].to_numpy() - each.page
         item_N = log["item_id"].str.strip_prefix("i").cast(pl.Int64).to_numpy()
         taste_RD = each.taste_UD[each.user_R]
-        relevance_RI = relevance(world, taste_RD, each.user_R, each.focus_R)
-        prob_RI = logging_policy(spec, world, taste_RD, each.focus_R)
+        relevance_RI = relevance(each.world, taste_RD, each.user_R, each.focus_R)
+        prob_RI = logging_policy(spec, each.world, taste_RD, each.focus_R)
         assert np.allclose(relevance_RI[row_N, item_N], truth["relevance"], rtol=1e-5)
         assert np.allclose(prob_RI[row_N, item_N], log["propensity"], rtol=1e-5)
         assert np.allclose(prob_RI.sum(1), 1)

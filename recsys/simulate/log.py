@@ -7,18 +7,12 @@ D latent dimensions, K tasks.
 import numpy as np
 import polars as pl
 
+from recsys.simulate.behaviour import DrawnLuck, Impressions, Reaction, attention, react, seen, slip_rate
 from recsys.simulate.settings import Simulation
 from recsys.simulate.world import TASKS, Floats, Ints, World
 
 MAX_SESSION_REQUESTS = 12
 SESSION_GAP_MS = 40_000  # mean time between two pages of a session
-MAX_DWELL_MS = 3_600_000
-
-# Logit of a task = intercept + slope * (affinity + FOCUS_AFFINITY if the item is in focus) + user's bias + item's bias.
-# The values give about 18 % clicks, 50 % long views of clicks, 25 % likes of long views and 20 % purchases of likes.
-INTERCEPT_K = np.array([-2.2, -1.3, -3.4, -4.3], np.float32)
-SLOPE_K = np.array([1.0, 0.8, 0.9, 0.9], np.float32)
-FOCUS_AFFINITY = 1.0
 POLICY_TASTE, POLICY_FOCUS = 2.0, 2.0  # the policy knows tastes and the session's focus, as a tuned recommender would
 FOCUS_STAY, FOCUS_MOVE = 0.6, 0.25  # next page: same focus, the category that follows it, otherwise drawn again from taste
 
@@ -71,56 +65,43 @@ def impressions(
     Policy: each slot by itself, uniform over the items with probability `explore_share`, otherwise a category by
     popularity * exp(taste and focus), then an item of it by popularity. The propensity is exactly that mixture's mass.
     """
-    R, S = len(user_R), spec.slots
-    page_R = np.arange(R)
-    taste_RD = taste_UD[user_R]
+    item_RS, propensity_RS = choose(spec, world, taste_UD[user_R], focus_R, rng)
+    shown = seen(world, taste_UD[user_R], user_R, focus_R, item_RS)
+    attention_N = np.tile(attention(spec), len(user_R))
+    slip = slip_rate(spec, attention_N, shown.relevance_N)
+    done = react(world, shown, attention_N, slip, DrawnLuck(rng, len(attention_N)))
+    events = event_rows(shown, done, propensity_RS.ravel(), time_R, spec.slots)
+    truth = {"accidental": done.accidental_N, "relevance": shown.relevance_N, "examined": done.examined_N}
+    return events, pl.DataFrame(truth)
+
+
+def choose(
+    spec: Simulation, world: World, taste_RD: Floats, focus_R: Ints, rng: np.random.Generator
+) -> tuple[Ints, Floats]:  # fmt: skip
+    """(item_RS, propensity_RS) that the logging policy shows."""
+    R, S = len(focus_R), spec.slots
     chance_RC = category_chance(world, taste_RD, focus_R)
     item_RS = _draw_items(world, _draw(chance_RC, rng.random((R, S))), rng.random((R, S)))
     explore_RS = rng.random((R, S)) < spec.explore_share
     item_RS[explore_RS] = rng.integers(spec.items, size=int(explore_RS.sum()))
-    category_RS = world.category_I[item_RS]
-    chance_RS = chance_RC[page_R[:, None], category_RS] * world.within_I[item_RS]
-    propensity_RS = spec.explore_share / spec.items + (1 - spec.explore_share) * chance_RS
+    chance_RS = chance_RC[np.arange(R)[:, None], world.category_I[item_RS]] * world.within_I[item_RS]
+    return item_RS, spec.explore_share / spec.items + (1 - spec.explore_share) * chance_RS
 
-    affinity_RS = np.einsum("rd,rsd->rs", taste_RD, world.latent_ID[item_RS]) / np.float32(spec.latent_dim**0.5)
-    affinity_RS += np.float32(FOCUS_AFFINITY) * (category_RS == focus_R[:, None])
-    user_N, item_N, affinity_N = np.repeat(user_R, S), item_RS.ravel(), affinity_RS.ravel()
 
-    def chance(task: int, rows: Ints | slice) -> Floats:
-        return task_chance(task, affinity_N[rows], world.bias_UK[user_N[rows], task] + world.bias_IK[item_N[rows], task])
-
-    relevance_N = chance(0, slice(None))
-    attention_N = np.tile(np.arange(1.0, S + 1) ** -spec.position_decay, R)
-    examined_N = rng.random(R * S) < attention_N
-    relevant_N = rng.random(R * S) < relevance_N
-    # Of the examined but irrelevant impressions, the share clicked by accident that makes accidental_share of all clicks.
-    odds = spec.accidental_share / (1 - spec.accidental_share)
-    slip = odds * np.sum(attention_N * relevance_N, dtype=float) / np.sum(attention_N * (1 - relevance_N), dtype=float)
-    accidental_N = examined_N & ~relevant_N & (rng.random(R * S) < slip)
-    label_KN = np.zeros((len(TASKS), R * S), np.int8)
-    label_KN[0] = examined_N & relevant_N
-    for task in range(1, len(TASKS)):
-        passed = np.flatnonzero(label_KN[task - 1])
-        label_KN[task, passed] = rng.random(len(passed)) < chance(task, passed)
-    label_KN[0] |= accidental_N
-
-    clicked = np.flatnonzero(label_KN[0])
-    typical_ms = np.where(label_KN[1, clicked], 60_000.0, np.where(accidental_N[clicked], 2_000.0, 8_000.0))
-    dwell_N = np.zeros(R * S, np.int32)
-    dwell_N[clicked] = np.minimum(typical_ms * rng.lognormal(0, 0.6, len(clicked)), MAX_DWELL_MS)
-    events = pl.DataFrame(
+def event_rows(shown: Impressions, done: Reaction, propensity_N: Floats, time_R: Ints, slots: int) -> pl.DataFrame:
+    """The log's rows of pages of `slots` items; users, items and pages by number, times as in `time_R`."""
+    return pl.DataFrame(
         {
-            "user": user_N,
-            "item": item_N,
-            "time_ms": np.repeat(time_R, S),
-            "request_id": np.repeat(page_R, S),
-            "slot": np.tile(np.arange(S, dtype=np.int8), R),
-            "propensity": propensity_RS.ravel().astype(np.float32),
-            **dict(zip(TASKS, label_KN, strict=True)),
-            "dwell_ms": dwell_N,
+            "user": shown.user_N,
+            "item": shown.item_N,
+            "time_ms": np.repeat(time_R, slots),
+            "request_id": np.repeat(np.arange(len(time_R)), slots),
+            "slot": np.tile(np.arange(slots, dtype=np.int8), len(time_R)),
+            "propensity": propensity_N.astype(np.float32),
+            **dict(zip(TASKS, done.label_KN, strict=True)),
+            "dwell_ms": done.dwell_N,
         }
     ).with_columns(pl.when(pl.col("click") == 1).then("dwell_ms"))
-    return events, pl.DataFrame({"accidental": accidental_N, "relevance": relevance_N, "examined": examined_N})
 
 
 def category_chance(world: World, taste_RD: Floats, focus_R: Ints) -> Floats:
@@ -128,11 +109,6 @@ def category_chance(world: World, taste_RD: Floats, focus_R: Ints) -> Floats:
     logit_RC = POLICY_TASTE * _affinity(taste_RD, world.centroid_CD) + np.log(world.mass_C)
     logit_RC[np.arange(len(focus_R)), focus_R] += POLICY_FOCUS
     return _softmax(logit_RC)
-
-
-def task_chance(task: int, affinity_N: Floats, bias_N: Floats) -> Floats:
-    """chance_N that whoever looks at an item means to do this; of a later task, after the one before it."""
-    return 1 / (1 + np.exp(-(INTERCEPT_K[task] + SLOPE_K[task] * affinity_N + bias_N)))
 
 
 def _affinity(taste_RD: Floats, centroid_CD: Floats) -> Floats:

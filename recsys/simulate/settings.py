@@ -25,6 +25,12 @@ class Simulation(Spec):
     accidental_share: float = Field(0.05, ge=0, le=0.5, description="share of clicks made by accident")
     explore_share: float = Field(0.1, ge=0, le=1, description="probability that the policy fills a slot uniformly at random")
     drift: float = Field(0.03, ge=0, le=1, description="per day, tastes keep a correlation of 1 - drift with the day before")
+    trend: float = Field(
+        0, ge=0, le=3, description="items are in fashion or not: standard deviation of what that adds to the logit of a click"
+    )
+    trend_drift: float = Field(
+        0.1, ge=0, le=1, description="per day, fashion keeps a correlation of 1 - trend_drift with the day before"
+    )
     zipf_exponent: float = Field(0.9, ge=0, le=3, description="popularity of the n-th most popular item is n ** -zipf_exponent")
     position_decay: float = Field(0.5, ge=0, le=5, description="slot s is examined with probability (s + 1) ** -position_decay")
     session_requests: float = Field(3.0, ge=1, le=10, description="mean pages of a session before the cut at 12")

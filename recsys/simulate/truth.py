@@ -5,11 +5,10 @@ Shapes: R requests, I items, C categories, D latent dimensions.
 
 import numpy as np
 
-from recsys.simulate.log import FOCUS_AFFINITY, category_chance, task_chance
+from recsys.simulate.behaviour import FOCUS_AFFINITY, task_chance
+from recsys.simulate.log import category_chance
 from recsys.simulate.settings import Simulation
-from recsys.simulate.world import Floats, Ints, World
-
-CLICK = 0  # its place among the tasks
+from recsys.simulate.world import CLICK, Floats, Ints, World
 
 
 def relevance(world: World, taste_RD: Floats, user_R: Ints, focus_R: Ints) -> Floats:

@@ -15,12 +15,14 @@ Floats = NDArray[np.floating]
 Ints = NDArray[np.integer]
 
 TASKS = ("click", "long_view", "like", "purchase")  # a strictly nested funnel
-WORLD, DRIFT, CHUNK = 1, 2, 3  # first word of each random stream
+CLICK = 0  # its place among the tasks
+WORLD, DRIFT, CHUNK, TREND = 1, 2, 3, 4  # first word of each random stream
 
 
 @dataclass(frozen=True)
 class World:
-    """What stays fixed while days pass. Cumulative sums end at 1; `by_category_I` lists the items grouped by category."""
+    """What stays fixed while days pass, fashion aside (`trend.in_fashion`). Cumulative sums end at 1; `by_category_I` lists the
+    items grouped by category."""
 
     centroid_CD: Floats
     successor_C: Ints  # category that tends to follow
