@@ -2,9 +2,11 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+import numpy as np
 import polars as pl
 from safetensors.torch import load_file
 
@@ -26,8 +28,47 @@ from recsys.protocol import Protocol
 from recsys.train.loop import MODEL_FILE
 
 
-def evaluate_run(config: RunConfig, data: Dataset, workspace: Workspace) -> dict[str, Any]:
-    """Write the metrics artefact and return its content: protocol, retrieval with floors and slices, ranking."""
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """What is the same for every model that is judged on a dataset: the users, their slices, and the floors' lists.
+
+    Shapes: U = users judged, K = list length.
+    """
+
+    judged: evaluate.Judged
+    slices: evaluate.Slices
+    floors: dict[str, np.ndarray]  # item_UK
+    surroundings: evaluate.Surroundings
+    ks: list[int]
+
+    @classmethod
+    def of(cls, config: RunConfig, data: Dataset) -> Self:
+        """Raises InputError where the test split has nobody, or no K fits the catalogue."""
+        rules = config.evaluation
+        judged = evaluate.judged_users(data, TEST, filter_seen=rules.filter_seen, request_time=rules.request_time)
+        if not len(judged.user_U):
+            raise InputError(f"{data.folder}: no user has a test event: change data.split")
+        slices = evaluate.built_in_slices(data, judged)
+        slices |= evaluate.config_slices(data, judged, user=rules.user_slices, item=rules.item_slices)
+        ks = [each for each in rules.ks if each <= data.num_items]
+        if not ks:
+            raise InputError(f"evaluation.ks {list(rules.ks)}: the catalogue has fewer items than any K: add a smaller one")
+        floors = dict(evaluate.floors(data, judged, k=_longest(config, data), filter_seen=rules.filter_seen))
+        surroundings = evaluate.Surroundings.of(data, floors["popularity"], config.category)
+        return cls(judged, slices, floors, surroundings, ks)
+
+
+def _longest(config: RunConfig, data: Dataset) -> int:
+    return min(max(config.evaluation.ks), data.num_items)
+
+
+def evaluate_run(
+    config: RunConfig, data: Dataset, workspace: Workspace, *, held_out: HeldOut | None = None
+) -> dict[str, Any]:  # fmt: skip
+    """Write the metrics artefact and return its content: protocol, retrieval with floors and slices, ranking.
+
+    `held_out`: of this config and dataset, where it is known already.
+    """
     manifests = {part: check_lineage(workspace, part, data, config) for part in parts(config)}
     result: dict[str, Any] = {"protocol": Protocol.of(config).document()}
     with write_artefact(
@@ -35,7 +76,7 @@ def evaluate_run(config: RunConfig, data: Dataset, workspace: Workspace) -> dict
         inputs={part: manifest["fingerprint"] for part, manifest in manifests.items()},
         data_fingerprint=data.manifest["data_fingerprint"], protocol=result["protocol"],
     ) as (folder, _):  # fmt: skip
-        result["retrieval"], per_user = _retrieval(config, data, workspace)
+        result["retrieval"], per_user = _retrieval(config, data, workspace, held_out or HeldOut.of(config, data))
         per_user.write_parquet(folder / PER_USER_FILE)
         if "ranker" in manifests:
             result["ranking"], per_user = _ranking(config, data, workspace.checkpoint("ranker"))
@@ -44,24 +85,16 @@ def evaluate_run(config: RunConfig, data: Dataset, workspace: Workspace) -> dict
     return result
 
 
-def _retrieval(config: RunConfig, data: Dataset, workspace: Workspace) -> tuple[dict[str, Any], pl.DataFrame]:
+def _retrieval(
+    config: RunConfig, data: Dataset, workspace: Workspace, held_out: HeldOut
+) -> tuple[dict[str, Any], pl.DataFrame]:  # fmt: skip
     """Means of the served model, of the other parts that find candidates and of each floor, and one row per user, model and
     metric."""
-    rules = config.evaluation
-    judged = evaluate.judged_users(data, TEST, filter_seen=rules.filter_seen, request_time=rules.request_time)
-    if not len(judged.user_U):
-        raise InputError(f"{data.folder}: no user has a test event: change data.split")
-    slices = evaluate.built_in_slices(data, judged)
-    slices |= evaluate.config_slices(data, judged, user=rules.user_slices, item=rules.item_slices)
-    k = min(max(rules.ks), data.num_items)
-    ks = [each for each in rules.ks if each <= k]
-    if not ks:
-        raise InputError(f"evaluation.ks {list(rules.ks)}: the catalogue has fewer items than any K: add a smaller one")
-    floors = dict(evaluate.floors(data, judged, k=k, filter_seen=rules.filter_seen))
-    surroundings = evaluate.Surroundings.of(data, floors["popularity"], config.category)
+    judged, floors, surroundings, k = held_out.judged, held_out.floors, held_out.surroundings, _longest(config, data)
+    ks, seen = held_out.ks, config.evaluation.filter_seen
     graphs, others = _graphs(config, data, workspace)
     lists = {
-        name: evaluate.recommend(graph, judged, k=k, max_history=config.max_history, filter_seen=rules.filter_seen)
+        name: evaluate.recommend(graph, judged, k=k, max_history=config.max_history, filter_seen=seen)
         for name, graph in (graphs | others).items()
     }
     means, tables, sliced = {}, [], {}
@@ -69,7 +102,7 @@ def _retrieval(config: RunConfig, data: Dataset, workspace: Workspace) -> tuple[
         means[name], per_user = evaluate.retrieval_metrics(item_UK, judged, ks, data.num_items, surroundings=surroundings)
         tables.append(pl.DataFrame({"user": judged.user_U, **per_user}).fill_nan(None).with_columns(model=pl.lit(name)))
         if name == "model" or name in floors:
-            sliced[name] = evaluate.slice_metrics(item_UK, judged, per_user, ks, slices, surroundings)
+            sliced[name] = evaluate.slice_metrics(item_UK, judged, per_user, ks, held_out.slices, surroundings)
     result: dict[str, Any] = {"users": len(judged.user_U), "served": candidate_parts(config)[0], "model": means["model"]}
     if isinstance(graph := graphs["model"], RetrievalGraph):
         result["health"] = evaluate.embedding_health(graph, judged, max_history=config.max_history)

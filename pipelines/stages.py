@@ -14,6 +14,7 @@ from recsys.config import RunConfig
 from recsys.errors import InputError
 
 if TYPE_CHECKING:
+    from pipelines.evaluate import HeldOut
     from pipelines.prepare import Prepared
     from recsys.data.engines import Engine
 
@@ -47,18 +48,20 @@ def prepare(
 
 def train(
     config: RunConfig, workspace: Workspace, *, only: str | None, console: Console | None, uri: str | None,
-    profile: bool = False, start: Workspace | None = None,
+    profile: bool = False, start: Workspace | None = None, continual: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """Dataset -> checkpoints; returns their manifests by part. Under torchrun only the first process shows and tracks.
 
     `profile` writes a trace of some steps beside each checkpoint. `start` holds models to begin from, of this config and of a
-    dataset whose vocabularies have grown since.
+    dataset whose vocabularies have grown since. With `continual` they are trained on what is new since and a replay of the
+    rest, as the config's `continual` section says; a policy begins from its parent as ever.
     """
     from pipelines import tracking
     from pipelines.origin import ORIGIN_FILE, origin
     from pipelines.policy import train_policy
     from pipelines.progress import TrainingProgress
     from pipelines.train import train_generator, train_ranker, train_retriever
+    from pipelines.warm import warm
     from recsys.train.distributed import has_fast_half, process_group
 
     data = open_dataset(workspace, config)
@@ -73,9 +76,11 @@ def train(
                 f"generator.ids.vectors {ids.vectors.kind} gives other ids after each training of the retriever, which an "
                 "earlier decoder has not learned: train without --from, or take content vectors"
             )
+    assert start is not None or not continual, "what is new can be told beside an earlier run alone"
+    day = warm(config, start) if start is not None and continual else None
     trainers: dict[str, Callable[..., dict[str, Any]]] = {
-        "retriever": train_retriever, "generator": partial(train_generator, workspace=workspace),
-        "policy": partial(train_policy, workspace=workspace), "ranker": train_ranker,
+        "retriever": partial(train_retriever, warm=day), "generator": partial(train_generator, workspace=workspace, warm=day),
+        "policy": partial(train_policy, workspace=workspace), "ranker": partial(train_ranker, warm=day),
     }  # fmt: skip
     with process_group() as device, ExitStack() as stack:
         run = stack.enter_context(tracking.begin(config, data, workspace, uri)) if is_first_process() else None
@@ -95,7 +100,9 @@ def train(
                 manifests[part] = trainers[part](
                     config, data, workspace.checkpoint(part), device=device, progress=progress,
                     profile=workspace.trace(part) if profile and is_first_process() else None,
-                    start=read_state(start, part, config) if start and part != "policy" else None,  # it begins from its parent
+                    start=(
+                        None if start is None or part == "policy" else read_state(start, part, config, optimizer=continual)
+                    ),  # a policy begins from its parent
                 )  # fmt: skip
                 if run is not None:
                     tracking.log_part(run, workspace.checkpoint(part), manifests[part], part)
@@ -127,14 +134,16 @@ def _ids(config: RunConfig, workspace: Workspace, console: Console | None, run: 
     dist.barrier()
 
 
-def evaluate(config: RunConfig, workspace: Workspace, *, uri: str | None) -> dict[str, Any]:
-    """Checkpoints -> metrics on the test split."""
+def evaluate(
+    config: RunConfig, workspace: Workspace, *, uri: str | None, held_out: "HeldOut | None" = None
+) -> dict[str, Any]:  # fmt: skip
+    """Checkpoints -> metrics on the test split. `held_out`: of this config and dataset, where it is known already."""
     from pipelines import tracking
     from pipelines.evaluate import evaluate_run
 
     data = open_dataset(workspace, config)
     with tracking.later_stage(workspace, "evaluate", uri) as run:
-        result = evaluate_run(config, data, workspace)
+        result = evaluate_run(config, data, workspace, held_out=held_out)
         if run is not None:
             tracking.log_evaluation(run, config, workspace, result)
     return result

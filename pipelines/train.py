@@ -13,6 +13,7 @@ from pipelines.parents import made_from
 from pipelines.semantic_ids import semantic_ids
 from pipelines.techniques import debiasing, denoisers, hard_negatives, helpers, require_two_classes
 from pipelines.terms import contrast_terms
+from pipelines.warm import Warm
 from pipelines.workspace import Workspace, check_lineage, identity, read_state
 from recsys import evaluate
 from recsys.balance.fixed import Fixed
@@ -22,6 +23,7 @@ from recsys.dataset import Dataset
 from recsys.debias.ips import of_targets
 from recsys.errors import InputError
 from recsys.evaluate import Judged
+from recsys.fit import Fit
 from recsys.generate.ids import SemanticIds
 from recsys.loader import ExampleLoader, Prefetched, SequenceLoader
 from recsys.sample import Mixed
@@ -35,18 +37,19 @@ EVALUATION_BATCH = 8192
 
 
 def train_retriever(
-    config: RunConfig, data: Dataset, out: Path, *, device: torch.device, progress: Progress, **options: Any
-) -> dict[str, Any]:
+    config: RunConfig, data: Dataset, out: Path, *, device: torch.device, progress: Progress, warm: Warm | None = None,
+    **options: Any,
+) -> dict[str, Any]:  # fmt: skip
     """Train the next-item model and write its checkpoint; returns the checkpoint's manifest. `options`: those of `fit`."""
-    return fit(
-        retriever_job(config, data, device), config.retriever.fit, seed=config.seed, device=device, out=out,
+    return _fit(
+        retriever_job(config, data, device, warm), data, config.retriever.fit, warm, seed=config.seed, device=device, out=out,
         identity=identity(config, data, "retriever"), progress=progress, **options,
     )  # fmt: skip
 
 
 def train_generator(
     config: RunConfig, data: Dataset, out: Path, *, workspace: Workspace, device: torch.device, progress: Progress,
-    start: Start | None = None, **options: Any,
+    start: Start | None = None, warm: Warm | None = None, **options: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """Train the model that writes semantic ids, from the workspace's retriever where the config says so, and write its
     checkpoint; returns the checkpoint's manifest. `options`: those of `fit`."""
@@ -58,26 +61,34 @@ def train_generator(
         check_lineage(workspace, "retriever", data, config)
         began_from, state = read_state(workspace, "retriever", config)[:2]
         start = Start(began_from, models.generator_start(config, data, ids, state), of_another_kind=True)
-    return fit(
-        generator_job(config, data, ids, device), part.fit, seed=config.seed, device=device, out=out,
+    return _fit(
+        generator_job(config, data, ids, device, warm), data, part.fit, warm, seed=config.seed, device=device, out=out,
         identity=identity(config, data, "generator", **made), progress=progress, start=start, **options,
     )  # fmt: skip
 
 
 def train_ranker(
-    config: RunConfig, data: Dataset, out: Path, *, device: torch.device, progress: Progress, **options: Any
-) -> dict[str, Any]:
+    config: RunConfig, data: Dataset, out: Path, *, device: torch.device, progress: Progress, warm: Warm | None = None,
+    **options: Any,
+) -> dict[str, Any]:  # fmt: skip
     """Train the multi-task model and write its checkpoint; returns the checkpoint's manifest. `options`: those of `fit`."""
-    return fit(
-        ranker_job(config, data, device), config.ranker.fit, seed=config.seed, device=device, out=out,
+    return _fit(
+        ranker_job(config, data, device, warm), data, config.ranker.fit, warm, seed=config.seed, device=device, out=out,
         identity=identity(config, data, "ranker"), progress=progress, **options,
     )  # fmt: skip
 
 
-def retriever_job(config: RunConfig, data: Dataset, device: torch.device) -> Job:
+def _fit(job: Job, data: Dataset, spec: Fit, warm: Warm | None, *, identity: dict[str, Any], **options: Any) -> dict[str, Any]:
+    """As `fit`; on a warm day with its settings."""
+    if warm is None:
+        return fit(job, spec, identity=identity, **options)
+    return fit(warm.job(job, data, spec), warm.fit(spec), identity=identity | warm.identity, **options)
+
+
+def retriever_job(config: RunConfig, data: Dataset, device: torch.device, warm: Warm | None = None) -> Job:
     """The next-item model, its batches, losses and validation. Raises InputError where the data lacks something."""
     part, rules = config.retriever, config.evaluation
-    loader, judged = _windows(config, data, "retriever"), validation(config, data)
+    loader, judged = _windows(config, data, "retriever", warm), validation(config, data)
     k = rules.ks[0]
 
     def validate(state: dict[str, Tensor]) -> dict[str, float]:
@@ -95,7 +106,7 @@ def retriever_job(config: RunConfig, data: Dataset, device: torch.device) -> Job
         loss=part.loss, similarity=part.similarity, codes=codes, matryoshka=part.matryoshka,
         sampler=(part.negatives or Mixed()).build(train_count_I) if part.loss.sampled else None,
         hard=hard, denoise=denoise[0] if denoise else None, name=f"denoise {part.denoise.kind}" if part.denoise else "",
-        terms=contrast_terms(config, data, codes),
+        terms=(*contrast_terms(config, data, codes), *(warm.terms(data, device) if warm is not None else ())),
         weight_I=weight_I,
     )  # fmt: skip
     return Job(
@@ -105,11 +116,11 @@ def retriever_job(config: RunConfig, data: Dataset, device: torch.device) -> Job
     )  # fmt: skip
 
 
-def generator_job(config: RunConfig, data: Dataset, ids: SemanticIds, device: torch.device) -> Job:
+def generator_job(config: RunConfig, data: Dataset, ids: SemanticIds, device: torch.device, warm: Warm | None = None) -> Job:
     """The model that writes semantic ids, its batches, loss and validation. Raises InputError where the data lacks some."""
     part = config.generator
     assert part is not None
-    loader, judged = _windows(config, data, "generator"), validation(config, data)
+    loader, judged = _windows(config, data, "generator", warm), validation(config, data)
     k, seen = config.evaluation.ks[0], config.evaluation.filter_seen
 
     def validate(state: dict[str, Tensor]) -> dict[str, float]:
@@ -125,7 +136,7 @@ def generator_job(config: RunConfig, data: Dataset, ids: SemanticIds, device: to
     )  # fmt: skip
 
 
-def ranker_job(config: RunConfig, data: Dataset, device: torch.device) -> Job:
+def ranker_job(config: RunConfig, data: Dataset, device: torch.device, warm: Warm | None = None) -> Job:
     """The multi-task model, its batches, losses and validation. Raises InputError where the data lacks something."""
     part, tasks = config.ranker, config.tasks
     require_rows(part.fit.batch_size, "ranker")
@@ -138,9 +149,10 @@ def ranker_job(config: RunConfig, data: Dataset, device: torch.device) -> Job:
         split=TRAIN, batch_size=part.fit.batch_size, rank=dist.get_rank(), world_size=dist.get_world_size(),
         propensity_X=propensity_X, arm=part.debias.arm if part.debias else None,
         together=part.denoise.together if part.denoise else 1,
+        selection=None if warm is None else warm.selection(data, "ranker"),
     )  # fmt: skip
     valid = make_loader(split=VALID, batch_size=EVALUATION_BATCH)
-    if not len(valid.row_X) or not loader.num_batches(0):
+    if not len(valid.row_X) or not len(loader.row_X):
         raise InputError(f"{data.folder}: the split leaves no labelled training or validation examples: change data.split")
     for task in (task for task in tasks if task not in config.regression):
         require_two_classes(data, task, loader.row_X)
@@ -170,6 +182,7 @@ def ranker_job(config: RunConfig, data: Dataset, device: torch.device) -> Job:
         denoise,
         f"denoise {part.denoise.kind}" if part.denoise else "",
         debias,
+        None if warm is None else warm.task_distillation(data, device),
     )
     return Job(
         name="ranker", build=lambda: models.ranker(config, data), learner=learner, balance=part.balance.build(tasks),
@@ -179,7 +192,7 @@ def ranker_job(config: RunConfig, data: Dataset, device: torch.device) -> Job:
     )  # fmt: skip
 
 
-def _windows(config: RunConfig, data: Dataset, name: str) -> SequenceLoader:
+def _windows(config: RunConfig, data: Dataset, name: str, warm: Warm | None) -> SequenceLoader:
     """The training windows of a model of sequences. Raises InputError where there are none, or no times that it reads."""
     part = getattr(config, name)
     encoder = part.encoder or config.retriever.encoder
@@ -191,8 +204,9 @@ def _windows(config: RunConfig, data: Dataset, name: str) -> SequenceLoader:
     loader = SequenceLoader(
         data, config.max_history, part.fit.batch_size, config.seed, dist.get_rank(), dist.get_world_size(),
         part.fit.batch_tokens, part.validation_too,
+        None if warm is None else warm.selection(data, name),
     )  # fmt: skip
-    if not loader.num_batches(0):
+    if warm is None and not loader.num_batches(0):
         raise InputError(f"{data.folder}: the split leaves no training events: change data.split")
     return loader
 

@@ -167,16 +167,18 @@ def check_past(workspace: Workspace, data: "Dataset") -> None:
             )
 
 
-def read_state(workspace: Workspace, part: str, config: "RunConfig") -> "Start":
-    """The parameters of a workspace's checkpoint. What does not fit the model is named when it is begun from."""
+def read_state(workspace: Workspace, part: str, config: "RunConfig", *, optimizer: bool = False) -> "Start":
+    """The parameters of a workspace's checkpoint. What does not fit the model is named when it is begun from. `optimizer`: with
+    what the tables' optimizer keeps of each row, where the checkpoint has it."""
     from safetensors.torch import load_file
 
     from recsys.train.job import Start
-    from recsys.train.loop import MODEL_FILE
+    from recsys.train.loop import MODEL_FILE, OPTIMIZER_FILE
 
     folder = workspace.checkpoint(part)
     manifest = read_manifest(folder, "checkpoint")
     tasks = config.tasks if part == "ranker" else {}
     if list(manifest["identity"]["tasks"]) != list(tasks):
         raise InputError(f"{folder} was trained for other tasks than {list(tasks)}: begin from another checkpoint")
-    return Start(manifest["fingerprint"], load_file(folder / MODEL_FILE))
+    kept = load_file(folder / OPTIMIZER_FILE) if optimizer and (folder / OPTIMIZER_FILE).is_file() else {}
+    return Start(manifest["fingerprint"], load_file(folder / MODEL_FILE) | kept)

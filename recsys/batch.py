@@ -47,6 +47,7 @@ class Batch:
     dense_BF: Tensor = field(default_factory=lambda: torch.empty(0, 0))  # point-in-time features
     time_N: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))  # milliseconds of a sequence's events
     behaviour_N: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))  # masks of the events of `history`
+    target_N: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.bool))  # which events are predicted; none: all
     propensity_B: Tensor = field(default_factory=lambda: torch.empty(0))  # chance of the row to be in the log
     arm_B: Tensor = field(default_factory=lambda: torch.empty(0))  # label that says the arm of an experiment
 
@@ -59,7 +60,7 @@ class Batch:
         names, rows = list(self.ids), zip(*(row.split(sizes) for row in self.ids.values()), strict=True)
         parts = [dict(zip(names, ids, strict=True)) for ids in rows]
         events = [len(ids["history"].value_N) for ids in parts]
-        of_events = ("time_N", "behaviour_N")
+        of_events = ("time_N", "behaviour_N", "target_N")
         cut = {name: _cut(part, events if name in of_events else sizes) for name, part in self._tensors.items()}
         return [Batch(ids, **{name: pieces[i] for name, pieces in cut.items()}) for i, ids in enumerate(parts)]
 
@@ -80,9 +81,15 @@ class Batch:
         return {name: value.cpu().clone(memory_format=torch.contiguous_format) for name, value in whole.items()}
 
     @property
+    def predicted_N(self) -> Tensor:
+        """1 for every event of the sequences that is predicted, 0 for one that is only read."""
+        events = self.ids["history"].value_N
+        return self.target_N.float() if len(self.target_N) else torch.ones_like(events, dtype=torch.float32)
+
+    @property
     def num_predictions(self) -> int:
-        """What the batch trains: labelled examples, or the events of the sequences."""
-        return len(self.label_BT) or len(self.ids["history"].value_N)
+        """What the batch trains: labelled examples, or the events of the sequences that are predicted."""
+        return len(self.label_BT) or int(self.target_N.sum() if len(self.target_N) else len(self.ids["history"].value_N))
 
 
 def _cut(rows: Tensor, sizes: Sequence[int]) -> Sequence[Tensor]:

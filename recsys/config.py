@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from recsys.continual_config import ContinualConfig
+from recsys.daily_config import DailyConfig
 from recsys.data import Data
 from recsys.errors import InputError
 from recsys.generate.generator import CODES
@@ -22,8 +24,8 @@ from recsys.spec import Spec
 from recsys.value_formula import tasks_of
 
 __all__ = [
-    "EvaluationConfig", "GeneratorConfig", "ItemViewsConfig", "PolicyConfig", "PromotionConfig", "RankerConfig",
-    "RetrieverConfig", "RunConfig", "SequenceViewsConfig", "ServingConfig", "load",
+    "ContinualConfig", "DailyConfig", "EvaluationConfig", "GeneratorConfig", "ItemViewsConfig", "PolicyConfig",
+    "PromotionConfig", "RankerConfig", "RetrieverConfig", "RunConfig", "SequenceViewsConfig", "ServingConfig", "load",
 ]  # fmt: skip
 
 
@@ -73,6 +75,8 @@ class RunConfig(Spec):
     evaluation: EvaluationConfig = EvaluationConfig()
     serving: ServingConfig = ServingConfig()
     promotion: PromotionConfig = PromotionConfig()
+    continual: ContinualConfig = ContinualConfig()
+    daily: DailyConfig = DailyConfig()
 
     @property
     def tasks(self) -> dict[str, float]:
@@ -246,6 +250,16 @@ class RunConfig(Spec):
             raise ValueError(
                 "serving.candidates is generator, and this config trains none: add a `generator` section, or choose retriever"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _error_memory_fits(self) -> "RunConfig":
+        memory, classes = self.serving.error_memory, [task for task in self.tasks if task not in self.regression]
+        for task in memory.tasks if memory else ():
+            if task not in classes:
+                raise ValueError(
+                    f"serving.error_memory.tasks names {task!r}: choose from the ranker's tasks of 0 and 1, {classes}"
+                )
         return self
 
     @model_validator(mode="after")

@@ -8,7 +8,7 @@ X = examples, W = windows.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -28,6 +28,21 @@ GATHERED_ROWS = 1 << 13  # small batches are gathered together, up to this many 
 class Loader(Protocol):
     def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]: ...
     def num_batches(self, epoch: int) -> int: ...
+
+
+class Windows(NamedTuple):
+    """First timeline row and length of every window, and how many of its first events are read and not predicted."""
+
+    start_W: np.ndarray
+    length_W: np.ndarray
+    lead_W: np.ndarray
+
+
+class Selection(Protocol):
+    """What of the training data an epoch is trained on, where that is not all of it. It follows from the epoch alone."""
+
+    def windows(self, start_U: np.ndarray, length_U: np.ndarray, size: int, epoch: int) -> Windows: ...
+    def rows(self, row_X: np.ndarray, epoch: int) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -51,7 +66,8 @@ class SequenceLoader:
     A window has at most `max_history` + 1 events: all are predicted, and all but the last are read, so that a model learns to
     predict from every length of history it is served with. The windows' phase is another one in each epoch.
     A batch has `batch_size` windows of like length or, with `batch_tokens`, as many as fill so many events when padded; every
-    process takes every R-th of them. With `validation_too` the validation events are trained on as well.
+    process takes every R-th of them. With `validation_too` the validation events are trained on as well. With `selection` an
+    epoch has the windows that it chooses.
     """
 
     dataset: Dataset
@@ -62,42 +78,34 @@ class SequenceLoader:
     world_size: int = 1
     batch_tokens: int | None = None
     validation_too: bool = False
+    selection: Selection | None = None
 
     def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
-        start_W, length_W = self._windows(epoch)
+        start_W, length_W, lead_W = self._windows(epoch)
         mine = [rows[self.rank :: self.world_size] for rows in self._order(length_W, epoch)[first_batch:]]
         for rows in _together(mine, self.batch_size):
             row_B = np.concatenate(rows)
             start_B, length_B = start_W[row_B], length_W[row_B]
             history = ids_of(gather(self.dataset.item_E, start_B, length_B), length_B)
             time_N = _int64(gather(self.dataset.time_ms_E, start_B, length_B))
-            yield from Batch({"history": history}, time_N=time_N).split([len(row) for row in rows])
+            lead_B = lead_W[row_B]
+            target_N = torch.empty(0, dtype=torch.bool) if self.selection is None else _after_lead(length_B, lead_B)
+            yield from Batch({"history": history}, time_N=time_N, target_N=target_N).split([len(row) for row in rows])
 
     def num_batches(self, epoch: int) -> int:
         """The same on every process."""
-        if self.batch_tokens is None:
-            return _num_batches(int(self._counts(epoch)[0].sum()), self.batch_size)
-        return len(self._order(self._windows(epoch)[1], epoch))
+        length_W = self._windows(epoch).length_W
+        return _num_batches(len(length_W), self.batch_size) if self.batch_tokens is None else len(self._order(length_W, epoch))
 
     @property
     def _length_U(self) -> np.ndarray:
         return self.dataset.train_length_U + (self.dataset.valid_length_U if self.validation_too else 0)
 
-    def _counts(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """How many windows each user has, and the phase at which a long timeline is cut."""
-        length_U, size = self._length_U, self.max_history + 1
-        phase_U = rng_of(self.seed, epoch, 0).integers(0, size, len(length_U))
-        phase_U[length_U <= size] = 0
-        return -(-(length_U + phase_U) // size) * (length_U > 0), phase_U
-
-    def _windows(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """First timeline row and length of every window."""
-        size, (count_U, phase_U) = self.max_history + 1, self._counts(epoch)
-        user_W = np.repeat(np.arange(len(count_U)), count_U)
-        place_W = ranges(np.zeros_like(count_U), count_U) * size - phase_U[user_W]
-        begin_W = np.maximum(place_W, 0)
-        end_W = np.minimum(place_W + size, self._length_U[user_W])
-        return self.dataset.start_U[user_W] + begin_W, end_W - begin_W
+    def _windows(self, epoch: int) -> Windows:
+        start_U, length_U, size = self.dataset.start_U, self._length_U, self.max_history + 1
+        if self.selection is not None:
+            return self.selection.windows(start_U, length_U, size, epoch)
+        return cut_windows(start_U, length_U, size, rng_of(self.seed, epoch, 0))
 
     def _order(self, length_W: np.ndarray, epoch: int) -> list[np.ndarray]:
         """The windows of every batch, of all processes together."""
@@ -116,6 +124,21 @@ class SequenceLoader:
         return [batches[i] for i in rng.permutation(len(batches))]
 
 
+def cut_windows(start_U: np.ndarray, length_U: np.ndarray, size: int, rng: np.random.Generator) -> Windows:
+    """Windows of at most `size` events that together cover the first `length_U` events of every timeline.
+
+    A longer timeline is cut at a phase that is drawn.
+    """
+    phase_U = rng.integers(0, size, len(length_U))
+    phase_U[length_U <= size] = 0
+    count_U = -(-(length_U + phase_U) // size) * (length_U > 0)
+    user_W = np.repeat(np.arange(len(count_U)), count_U)
+    place_W = ranges(np.zeros_like(count_U), count_U) * size - phase_U[user_W]
+    begin_W = np.maximum(place_W, 0)
+    end_W = np.minimum(place_W + size, length_U[user_W])
+    return Windows(start_U[user_W] + begin_W, end_W - begin_W, np.zeros_like(begin_W))
+
+
 class ExampleLoader:
     """Examples of one split with every feature the ranker reads: ids, attributes and the history before the position.
 
@@ -123,20 +146,21 @@ class ExampleLoader:
     sorted by it, and these batches come in random order. With `behaviours` a batch says of every event of a history which of
     `tasks` had label 1 there, as far as that was known at once. `propensity_X`: one for each example of the split, handed on;
     `arm`: a label to hand on beside the tasks'. With `together` = k > 1, k positives of one user stand side by side in a batch
-    of one process, as far as there are as many. `dense`: the point-in-time features to read, by default all.
+    of one process, as far as there are as many. `dense`: the point-in-time features to read, by default all. With `selection`
+    an epoch has the examples that it chooses.
     """
 
     def __init__(
         self, dataset: Dataset, *, tasks: Sequence[str], split: int, max_history: int, batch_size: int, seed: int,
         rank: int = 0, world_size: int = 1, bucket_by_length: bool = False, behaviours: bool = False,
         propensity_X: np.ndarray | None = None, arm: str | None = None, together: int = 1,
-        dense: Sequence[str] | None = None,
+        dense: Sequence[str] | None = None, selection: Selection | None = None,
     ):  # fmt: skip
         assert not (bucket_by_length and together > 1), "rows sorted by length do not stand together by user"
         self.dataset, self.tasks, self.max_history, self.batch_size = dataset, list(tasks), max_history, batch_size
         self.seed, self.rank, self.world_size, self.bucket_by_length = seed, rank, world_size, bucket_by_length
         self.row_X = dataset.example_rows(split)
-        self.propensity_X, self.arm, self.together = propensity_X, arm, together
+        self.propensity_X, self.arm, self.together, self.selection = propensity_X, arm, together, selection
         self._behaviour_E = behaviour_masks(dataset, self.tasks) if behaviours else None
         self._asof, self.dense = dataset.asof, list(dataset.dense if dense is None else dense)
         self._codes: dict[str, tuple[str, Jagged]] = {}  # features with several values
@@ -159,7 +183,11 @@ class ExampleLoader:
 
     def num_batches(self, epoch: int) -> int:
         """The same on every process."""
-        return _num_batches(len(self.row_X), self.batch_size)
+        return _num_batches(len(self._rows(epoch)), self.batch_size)
+
+    def _rows(self, epoch: int) -> np.ndarray:
+        """The examples of an epoch."""
+        return self.row_X if self.selection is None else self.selection.rows(self.row_X, epoch)
 
     def batch(self, row_B: np.ndarray) -> Batch:
         """The examples asked for."""
@@ -202,7 +230,7 @@ class ExampleLoader:
         if self.together > 1:
             yield from (batch.share(self.rank, self.world_size) for batch in self._grouped(epoch)[first_batch:])
             return
-        order_X = rng_of(self.seed, epoch, 2).permutation(self.row_X)
+        order_X = rng_of(self.seed, epoch, 2).permutation(self._rows(epoch))
         ends = batch_ends(len(order_X), self.batch_size)
         for bucket in range(first_batch // BUCKET_BATCHES, -(-len(ends) // BUCKET_BATCHES)):
             first = bucket * BUCKET_BATCHES
@@ -217,11 +245,12 @@ class ExampleLoader:
 
     def _grouped(self, epoch: int) -> list[Grouped]:
         """The batches of an epoch, the same on every process."""
-        user_X, ends = np.asarray(self.dataset.examples[USER][self.row_X]), batch_ends(len(self.row_X), self.batch_size)
-        positive_X = np.zeros(len(self.row_X), bool)
+        row_X = self._rows(epoch)
+        user_X, ends = np.asarray(self.dataset.examples[USER][row_X]), batch_ends(len(row_X), self.batch_size)
+        positive_X = np.zeros(len(row_X), bool)
         for task in self.tasks:
-            positive_X |= np.asarray(self.dataset.examples[label(task)][self.row_X]) == 1
-        return grouped(self.row_X, user_X, positive_X, self.together, ends, rng_of(self.seed, epoch, 4))
+            positive_X |= np.asarray(self.dataset.examples[label(task)][row_X]) == 1
+        return grouped(row_X, user_X, positive_X, self.together, ends, rng_of(self.seed, epoch, 4))
 
     def _gathered(self, batches: Iterable[np.ndarray]) -> Iterator[Batch]:
         for rows in _together(batches, self.batch_size):
@@ -252,6 +281,11 @@ def batch_ends(num_rows: int, batch_size: int) -> list[int]:
 
 def _num_batches(num_rows: int, batch_size: int) -> int:
     return len(batch_ends(num_rows, batch_size))
+
+
+def _after_lead(length_B: np.ndarray, lead_B: np.ndarray) -> torch.Tensor:
+    """target_N: False for the first `lead_B` events of each row."""
+    return torch.from_numpy(ranges(np.zeros_like(length_B), length_B) >= np.repeat(lead_B, length_B))
 
 
 def _filled(row_W: np.ndarray, length_W: np.ndarray, tokens: int, least: int) -> list[np.ndarray]:

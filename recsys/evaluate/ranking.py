@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 import torch
 
-from recsys.batch import Ids
+from recsys.batch import Batch, Ids
 from recsys.columns import USER
 from recsys.loader import ExampleLoader
 from recsys.metrics import classification
@@ -57,15 +57,20 @@ def predict(graph: RankingGraph, loader: ExampleLoader) -> Predictions:
     for batch in prefetch(loader.in_order()):
         label.append(batch.label_BT.numpy())
         batch = batch.to(device)
-        ids, history = batch.ids, batch.ids["history"]
-        context = torch.stack([ids[name].value_N for name in loader.dataset.context], dim=1) if loader.dataset.context else None
-        behaviour = Ids(batch.behaviour_N, history.length_B).padded() if graph.reads_behaviours else None
-        dense = batch.dense_BF[:, None] if graph.design.dense else None
-        found = graph(
-            ids["user"].value_N, history.padded(), history.length_B, ids["item"].value_N[:, None], context, behaviour, dense
-        )
-        probability.append(found[:, 0].cpu().numpy())
+        found = answers(graph, batch, loader.dataset.context)
+        probability.append(found.cpu().numpy())
     return Predictions(loader.dataset.examples[USER][loader.row_X], np.concatenate(probability), np.concatenate(label))
+
+
+def answers(graph: RankingGraph, batch: Batch, context: Sequence[str]) -> torch.Tensor:
+    """answer_BT of the serving form for the examples of a batch; `context`: the names of the context features, in order."""
+    ids, history = batch.ids, batch.ids["history"]
+    context_BF = torch.stack([ids[name].value_N for name in context], dim=1) if context else None
+    behaviour = Ids(batch.behaviour_N, history.length_B).padded() if graph.reads_behaviours else None
+    dense = batch.dense_BF[:, None] if graph.design.dense else None
+    item_BC = ids["item"].value_N[:, None]
+    found: torch.Tensor = graph(ids["user"].value_N, history.padded(), history.length_B, item_BC, context_BF, behaviour, dense)
+    return found[:, 0]
 
 
 def ranking_metrics(

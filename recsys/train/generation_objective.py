@@ -31,8 +31,7 @@ class GenerationLearner:
         return Drawn(self.codes.of(item_C), item_C)
 
     def counts(self, batch: Batch) -> Tensor:
-        events = batch.ids["history"].value_N
-        return torch.tensor([float(len(events))], device=events.device)
+        return batch.predicted_N.sum().unsqueeze(0)
 
     def parts(self, model: nn.Module, found: Found, batch: Batch, sizes: list[int]) -> Iterator[tuple[Found, Batch]]:
         return ((found, part) for part in batch.split(sizes))  # the vectors are the items', whoever reads them
@@ -46,4 +45,6 @@ class GenerationLearner:
         hidden_ND = model(Ids(place_N, window.length_B - 1), item_CD, batch.time_N)  # the start token predicts too
         loss_NT = -model.decoder.log_probs(model.trie, hidden_ND, window.value_N)
         terms = {f"loss_of_code/{level}": loss_N.mean().detach() for level, loss_N in enumerate(loss_NT.unbind(1))}
+        if len(batch.target_N):
+            loss_NT = loss_NT * batch.predicted_N[:, None]
         return Outcome(loss_NT.sum().unsqueeze(0) / count_T, terms)

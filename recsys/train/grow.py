@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torchrec.distributed import DistributedModelParallel
 
-from recsys.columns import FIRST_ID
+from recsys.columns import FIRST_ID, UNKNOWN_ID
 from recsys.errors import InputError
 from recsys.models.managed_collision import id_map, map_tables, resharded
 from recsys.train.checkpoint import FUSED, fused_state, load_fused_state, load_model_state, model_state
@@ -29,7 +29,8 @@ def training_state(model: DistributedModelParallel) -> dict[str, Tensor]:
 def load_training_state(model: DistributedModelParallel, state: Mapping[str, Tensor]) -> None:
     """The other way."""
     load_model_state(model, {name: tensor for name, tensor in state.items() if not name.startswith(FUSED)})
-    load_fused_state(model, {name.removeprefix(FUSED): tensor for name, tensor in state.items() if name.startswith(FUSED)})
+    if any(name.startswith(FUSED) for name in state):
+        load_fused_state(model, {name.removeprefix(FUSED): tensor for name, tensor in state.items() if name.startswith(FUSED)})
 
 
 def grow(old: Mapping[str, Tensor], fresh: Mapping[str, Tensor], *, new_rows: NewRows = "fresh") -> dict[str, Tensor]:
@@ -77,3 +78,14 @@ def _as_wide_as(old: Mapping[str, Tensor], fresh: Mapping[str, Tensor]) -> Mappi
         if found is not None and wanted is not None:
             old = resharded(old, len(wanted.end_P), {table: len(wanted.raw_R)})
     return old
+
+
+def with_unknown_rows(state: Mapping[str, Tensor], rows: Mapping[str, int]) -> dict[str, Tensor]:
+    """An earlier model's parameters with `rows` of each table, by the table's name: a later id reads what an unknown one does,
+    as it would from a server of that model. A table with an id map stays, it has a row for every id."""
+    mapped, grown = map_tables(state), dict(state)
+    for name, old in state.items():
+        table = name.removesuffix(".weight").rpartition(".")[2]
+        if TABLE.search(name) and table in rows and table not in mapped and len(old) < rows[table]:
+            grown[name] = torch.cat([old, old[UNKNOWN_ID].expand(rows[table] - len(old), -1)])
+    return grown

@@ -67,6 +67,10 @@ class Learner(Protocol):
         ...
 
 
+def _as_it_is(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return state
+
+
 @dataclass(frozen=True)
 class Job:
     """Higher validation is better."""
@@ -79,6 +83,8 @@ class Job:
     validate: Callable[[dict[str, Tensor]], dict[str, float]]  # from whole parameters, as export does; NaN: does not exist
     main_metric: str
     helpers: nn.ModuleList = field(default_factory=nn.ModuleList)  # of the learner: trained by `Outcome.own`, in checkpoints
+    rates: Callable[[float], float] | None = None  # share of the learning rates by how much is done; None: as `fit` says
+    finish: Callable[[dict[str, Tensor]], dict[str, Tensor]] = _as_it_is  # what is validated and kept of whole parameters
     guard: float | None = None  # where set, the model that training begins from stays unless it gets above it by more than this
 
 

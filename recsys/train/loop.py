@@ -25,20 +25,20 @@ from recsys.train.checkpoint import (
     Checkpoints,
     below,
     fused_state,
-    load_model_state,
     model_state,
 )
 from recsys.train.distributed import from_first_rank, mean_over_ranks, place
-from recsys.train.grow import grow, load_training_state
+from recsys.train.grow import grow, load_training_state, training_state
 from recsys.train.guard import takes_over, verdict
 from recsys.train.job import BadWeightsError, Job, Progress, Start
 from recsys.train.managed import load_pending_ids, pending_ids
-from recsys.train.schedule import rate_share
+from recsys.train.schedule import done_share, rate_share
 from recsys.train.step import NotFiniteError, Stepper
 from recsys.train.watch import Stopwatch, peak_memory_gib, trace
 
 MODEL_FILE = "model.safetensors"
 HISTORY_FILE = "history.json"
+OPTIMIZER_FILE = "optimizer.safetensors"  # what the tables' optimizer keeps of each row, as training ended
 BATCH_FILE = "batch.safetensors"
 NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
@@ -103,8 +103,10 @@ class _Trainer:
         self.model = place(built, device, optimizer=spec.embedding_optimizer, learning_rate=spec.embedding_learning_rate)
         self.stepper = Stepper(job, spec, self.model, device)
         if start is not None:
-            fresh = model_state(self.model)
-            load_model_state(self.model, grow(fresh | start.state if start.of_another_kind else start.state, fresh))
+            fresh = (
+                training_state(self.model) if any(name.startswith(FUSED) for name in start.state) else model_state(self.model)
+            )
+            load_training_state(self.model, grow(fresh | start.state if start.of_another_kind else start.state, fresh))
         self.checkpoints = Checkpoints(out.with_name(out.name + ".resume"), spec.checkpoints)
         self.state = State(scale=self.stepper.scale)
         self.best_state: dict[str, Tensor] = {}
@@ -153,7 +155,7 @@ class _Trainer:
         state = self.state
         torch.manual_seed(number(self.seed, 2, dist.get_rank(), state.step))  # dropout
         generator = Generator().manual_seed(number(self.seed, 3, state.step))  # negatives, the same on every process
-        share = rate_share(self.spec, step=state.step, total_steps=total_steps, seconds=state.seconds)
+        share = self._rate_share(total_steps)
         try:
             terms = self.stepper(batch, state.step, share, generator, self.watch)
         except NotFiniteError as error:
@@ -166,6 +168,12 @@ class _Trainer:
         seconds = self.watch.read()
         self.spent.update(seconds)
         return metrics | {f"seconds/{name}": value for name, value in seconds.items()}
+
+    def _rate_share(self, total_steps: int) -> float:
+        step, seconds, rates = self.state.step, self.state.seconds, self.job.rates
+        if rates is not None:
+            return rates(done_share(self.spec, step=step, total_steps=total_steps, seconds=seconds))
+        return rate_share(self.spec, step=step, total_steps=total_steps, seconds=seconds)
 
     def _failed(self, what: str, mend: str, batch: Batch) -> InputError:
         """The batch is kept, so that it can be looked at."""
@@ -195,7 +203,7 @@ class _Trainer:
         return self.spec.max_minutes is not None and self.state.seconds >= 60 * self.spec.max_minutes
 
     def _validate(self, progress: Progress) -> None:
-        state, whole = self.state, model_state(self.model)
+        state, whole = self.state, self.job.finish(model_state(self.model))
         self.model.eval()
         metrics = from_first_rank(self.job.validate(whole) if dist.get_rank() == 0 else {})
         metrics = {name: number for name, number in metrics.items() if not math.isnan(number)}
@@ -260,6 +268,7 @@ class _Trainer:
 
     def _finish(self) -> dict[str, Any]:
         manifest: dict[str, Any] = {}
+        fused = fused_state(self.model)
         if dist.get_rank() == 0:
             state = self.state
             with write_artefact(
@@ -270,6 +279,7 @@ class _Trainer:
                 **({} if self.job.guard is None else {"guard": verdict(state.history, self.job)}),
             ) as (folder, manifest):  # fmt: skip
                 save_file({name: t.contiguous() for name, t in self.best_state.items()}, folder / MODEL_FILE)
+                save_file({FUSED + name: t.contiguous() for name, t in fused.items()}, folder / OPTIMIZER_FILE)
                 (folder / HISTORY_FILE).write_text(json.dumps(state.history, indent=1) + "\n")
             self.checkpoints.remove()
         dist.barrier()

@@ -16,6 +16,7 @@ from recsys.debias.estimate import Pairs
 from recsys.heads.binary import binary_loss
 from recsys.heads.regression import Regression
 from recsys.train.debiasing import Debiasing, side_by_side
+from recsys.train.distil_tasks import TaskDistillation
 from recsys.train.job import Drawn, Found, Outcome
 from recsys.train.weights import Passes, Trust, added, checked, context, trust, trust_terms
 
@@ -37,6 +38,7 @@ class RankingLearner:
     denoise: tuple[Trust, ...] = ()  # one for each task
     name: str = ""  # of the denoiser, for messages
     debias: Debiasing | None = None
+    distil: TaskDistillation | None = None  # of the examples that have a label, whatever they are trusted
 
     def draw(self, batch: Batch, generator: Generator) -> Drawn:
         pairs = self.debias is not None and self.debias.pairs_per_row > 0
@@ -60,7 +62,7 @@ class RankingLearner:
             (found, _), pairs = model.parts(found, extra.joined, sizes)
         logit_BT = model(found, batch).float()
         loss_BT, exists_BT = self._loss(logit_BT, batch.label_BT)
-        weight_BT = batch.weight_B[:, None] * exists_BT
+        weight_BT = labelled_BT = batch.weight_B[:, None] * exists_BT
         owns: list[Tensor | None] = []
         estimate, terms = None, dict[str, Tensor]()
         if self.debias is not None:
@@ -83,6 +85,9 @@ class RankingLearner:
         loss_T = (kept_BT * weight_BT).sum(0) / count_T.clamp(min=1e-12)
         if estimate is not None and estimate.loss_PT is not None:
             loss_T = loss_T + estimate.loss_PT.mean(0) * share_T
+        if self.distil is not None:
+            distilled_T = (self.distil(logit_BT, batch) * labelled_BT).sum(0) / count_T.clamp(min=1e-12)
+            loss_T, terms = loss_T + distilled_T, terms | {"distil": distilled_T.detach().sum()}
         return Outcome(loss_T, terms, added(owns, share_T.mean()))
 
     def _trust(self, loss_BT: Tensor, passes: list[Passes], batch: Batch, step: int) -> tuple[Tensor, list[Tensor | None]]:

@@ -53,7 +53,7 @@ class _Seen(NamedTuple):
 
 @dataclass(frozen=True)
 class RetrievalLearner:
-    """Every event of a window is predicted from the ones before it."""
+    """Every event of a window is predicted from the ones before it, but for those that a batch says are only read."""
 
     loss: RetrievalLoss
     similarity: Similarity
@@ -88,8 +88,9 @@ class RetrievalLearner:
         return Drawn(_with_content(self.codes.of(item_C), asked), candidates)
 
     def counts(self, batch: Batch) -> Tensor:
-        events = batch.ids["history"].value_N
-        return torch.full((1 + len(self.terms),), float(len(events)), device=events.device)
+        events = float(len(batch.ids["history"].value_N))
+        predicted_N = batch.predicted_N
+        return torch.stack([predicted_N.sum(), *(predicted_N.new_tensor(events) for _ in self.terms)])
 
     def parts(self, model: nn.Module, found: Found, batch: Batch, sizes: list[int]) -> Iterator[tuple[Found, Batch]]:
         return ((found, part) for part in batch.split(sizes))  # the vectors are the items', whoever reads them
@@ -103,7 +104,7 @@ class RetrievalLearner:
         weight_N, terms, own = self._weights(seen.loss_N, target_N, batch, passes, step)
         terms |= seen.compared.terms
         owns = [own, None if seen.compared.own_N is None else seen.compared.own_N.mean()]
-        share = len(seen.loss_N) / count_T[0]  # of the batch, so that its parts add up
+        share = batch.predicted_N.sum() / count_T[0]  # of the batch, so that its parts add up
         loss_N = seen.loss_N if weight_N is None else seen.loss_N * weight_N
         loss_T = [loss_N.sum()]
         if self.terms:
@@ -123,14 +124,17 @@ class RetrievalLearner:
             item_CD = item_CD.detach()
         hidden_ND = model(Ids(place_N[read_N], window.length_B - 1), item_CD, batch.time_N)  # the start token predicts too
         slices = self.matryoshka.slices(hidden_ND.shape[1]) if self.matryoshka else [(hidden_ND.shape[1], 1.0)]
-        found_at = [self._compared(hidden_ND[:, :dim], item_CD[:, :dim], window, candidates) for dim, _ in slices]
+        found_at = [
+            self._compared(hidden_ND[:, :dim], item_CD[:, :dim], window, candidates, masked=len(batch.target_N) > 0)
+            for dim, _ in slices
+        ]
         loss_N = sum(weight * each.loss_N for each, (_, weight) in zip(found_at, slices, strict=True))
         return _Seen(loss_N, hidden_ND, item_CD, found_at[-1])
 
-    def _compared(self, hidden_ND: Tensor, item_CD: Tensor, window: Ids, candidates: _Candidates) -> Compared:
+    def _compared(self, hidden_ND: Tensor, item_CD: Tensor, window: Ids, candidates: _Candidates, *, masked: bool) -> Compared:
         user_ND, item_CD = self.similarity(hidden_ND, item_CD)
         if isinstance(self.loss, FullSoftmax):
-            even = self.denoise is None and self.weight_I is None
+            even = self.denoise is None and self.weight_I is None and not masked
             return Compared(self.loss(user_ND, item_CD, window.value_N, even=even))
         negatives, item_C = candidates.negatives, candidates.item_C
         assert negatives is not None
@@ -148,6 +152,8 @@ class RetrievalLearner:
     ) -> tuple[Tensor | None, dict[str, Tensor], Tensor | None]:
         """weight_N, what to log of it, and the loss of a denoiser that learns. Trust moves weight, and adds or takes none."""
         weight_N = None if self.weight_I is None else self.weight_I[target_N]
+        if len(batch.target_N):
+            weight_N = batch.predicted_N if weight_N is None else weight_N * batch.predicted_N
         if self.denoise is None:
             return weight_N, {}, None
         length_B = batch.ids["history"].length_B
@@ -168,7 +174,8 @@ class RetrievalLearner:
 
         target_N = batch.ids["history"].value_N
         content_CD = {name: vector for name, vector in found.items() if name != ITEM}
-        return Scene(batch, target_N, candidates.row(target_N), seen.hidden_ND, seen.item_CD, content_CD, {}, encode)
+        place_N = candidates.row(target_N)
+        return Scene(batch, target_N, place_N, seen.hidden_ND, seen.item_CD, content_CD, {}, encode, candidates.row)
 
 
 def _with_content(ids: dict[str, Ids], asked: tuple[Asked, ...]) -> dict[str, Ids]:

@@ -40,6 +40,7 @@ class Scene:
     encode: Callable[[Ids, Tensor, Change | None], Tensor]
     """user_BD, the state after the last event of histories of item ids. `time_M`: milliseconds of each event and, last in each
     history, of the request. The change, where there is one, is made to the vectors that are read."""
+    row: Callable[[Tensor], Tensor]  # where items that were asked for stand in `item_CD`
 
 
 class Term(Protocol):
