@@ -1,6 +1,8 @@
 """Raw logs -> dataset, and a report on its quality."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +38,25 @@ class Prepared:
 
 
 def prepare_run(
-    data: Data, raw: Path, workspace: Workspace, *, engine: Engine, progress: Progress | None = None, anew: bool = False
-) -> Prepared:
-    """Write the dataset of the workspace, or append to it, and its report. Raises InputError."""
+    data: Data, raw: Path, workspace: Workspace, *, engine: Engine, progress: Progress | None = None, anew: bool = False,
+    until: date | None = None, without: Collection[str] = (),
+) -> Prepared:  # fmt: skip
+    """Write the dataset of the workspace, or append to it, and its report. Raises InputError.
+
+    With `until`, as it was when this day (UTC) ended, whatever the clock says now. Rows of the users `without` are passed over.
+    """
     before = None if anew else _made(workspace.dataset)
-    manifest = build(data, raw, workspace.dataset, engine=engine, progress=progress, anew=anew)
+    manifest = build(
+        data, raw, workspace.dataset, engine=engine, progress=progress, anew=anew, until=until,
+        now_ms=None if until is None else ended_ms(until), without=without,
+    )  # fmt: skip
     is_new = _made(workspace.dataset) != before
     return Prepared(manifest, refresh(workspace, manifest, is_new=is_new, progress=progress), is_new)
+
+
+def ended_ms(day: date) -> int:
+    """When a day (UTC) ended."""
+    return round(datetime.combine(day + timedelta(1), time(), UTC).timestamp() * 1000)
 
 
 def _made(dataset: Path) -> tuple[str, str] | None:

@@ -68,7 +68,7 @@ def write_artefact(folder: Path, kind: str, **fields: Any) -> Iterator[tuple[Pat
         answers = {"model": manifest["model"]} if kind == "bundle" and "model" in manifest else {}  # the value formula, say
         manifest["fingerprint"] = fingerprint({**manifest["files"], **answers})
         (scratch / MANIFEST).write_text(json.dumps(manifest, indent=1, default=str) + "\n")
-        _move_into_place(scratch, folder)
+        move_into_place(scratch, folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -127,7 +127,8 @@ def _aside(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.old")
 
 
-def _move_into_place(scratch: Path, folder: Path) -> None:
+def move_into_place(scratch: Path, folder: Path) -> None:
+    """Make `scratch` the artefact `folder`; what was there is gone. Killed in between, the old one comes back."""
     if folder.exists():
         folder.rename(_aside(folder))
     scratch.rename(folder)

@@ -9,10 +9,10 @@ the new pieces through the same code and goes on from what the dataset has. Shap
 import math
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,13 @@ from recsys.data.arrow import write_arrow
 from recsys.data.before import Before, fingerprints, previous
 from recsys.data.check import check_expressions
 from recsys.data.clean import Tables, read_tables, stop_where_too_bad
+from recsys.data.days import up_to
 from recsys.data.engines import Engine, Pool, Progress, Threads
 from recsys.data.filters import check_timeline_left
 from recsys.data.finish import counts_before, finish
 from recsys.data.ids import hash_places, id_file, number_values, place_values
 from recsys.data.ingest import Ingested, IngestTask, ingest, spill
-from recsys.data.labels import Histogram
+from recsys.data.labels import Histogram, Within
 from recsys.data.moment import infer_time_unit
 from recsys.data.piece import Piece
 from recsys.data.point_in_time import SpreadTask, TallyTask, code_file, groups, merged, spread, state_file, tally
@@ -55,16 +56,19 @@ THREADS = Threads()
 
 def build(
     data: Data, raw: Path, out: Path, *, engine: Engine = THREADS, progress: Progress | None = None,
-    now_ms: int | None = None, anew: bool = False,
+    now_ms: int | None = None, anew: bool = False, until: date | None = None,
+    without: Collection[str] = (),
 ) -> dict[str, Any]:  # fmt: skip
     """Read `raw`, write the dataset artefact `out`, return its manifest. Raises InputError and writes nothing on bad input.
 
     Where `out` holds a dataset of the same config and `raw` only has new arrival units beside the files it was made from, these
     are appended; `anew` builds from scratch all the same. Rows later than a day after `now_ms` (the clock) are set aside.
+    With `until`, only arrival units of days up to this one are read, by the dates in their names. Rows of the users `without`
+    are passed over; what the dataset holds of them already is not touched.
     """
     if not raw.is_dir():
         raise InputError(f"{raw} is not a folder: name the folder of the raw logs with --data")
-    pieces = data.events.list_pieces(raw)
+    pieces = data.events.list_pieces(raw) if until is None else _until(data, raw, until)
     declared = data.model_dump(mode="json")
     data = _with_time_unit(data, pieces)
     inputs, stats = fingerprints(data, pieces, raw, out, anew=anew)
@@ -85,13 +89,23 @@ def build(
         engine.open() as pool,
     ):  # fmt: skip
         run = _Run(
-            data, raw, Path(scratch), before, pool, progress, _clock_ms() if now_ms is None else now_ms, manifest["pieces"]
-        )
+            data, raw, Path(scratch), before, pool, progress, _clock_ms() if now_ms is None else now_ms, manifest["pieces"],
+            frozenset(without),
+        )  # fmt: skip
         work = run(new)
         finish(data, work, before, folder, manifest)
         manifest["data_fingerprint"] = fingerprint([inputs, manifest["config"]])
         manifest["report"] = {"built": how, **manifest["report"]}
     return manifest
+
+
+def _until(data: Data, raw: Path, until: date) -> list[Piece]:
+    if data.events.arrives == "together":
+        raise InputError(
+            f"data.events.arrives is together, and a log that is read up to {until} arrives day by day: set it to by_folder or "
+            "by_file"
+        )
+    return up_to(data.events.list_pieces(raw), until)
 
 
 def _with_time_unit(data: Data, pieces: list[Piece]) -> Data:
@@ -116,6 +130,7 @@ class _Run:
     progress: Progress | None
     now_ms: int
     pieces: list[str]
+    without: frozenset[str]
 
     def __call__(self, pieces: list[Piece]) -> Work:
         units = [*self.before.units, *dict.fromkeys(piece.unit for piece in pieces)]
@@ -159,7 +174,8 @@ class _Run:
                 (len(self.before.pieces) + place, units.index(pieces[place].unit), pieces[place])
                 for place in np.flatnonzero(task_N == number).tolist()
             )
-            tasks.append(IngestTask(self.data.events, chosen, shards, self.scratch / f"ingest-{len(tasks):06d}", self.now_ms))
+            folder = self.scratch / f"ingest-{len(tasks):06d}"
+            tasks.append(IngestTask(self.data.events, chosen, shards, folder, self.now_ms, self.without))
         return self.pool.map(ingest, tasks, name="read and validate", progress=self.progress)
 
     def _newest_ms(self, ingested: list[Ingested], num_units: int) -> list[int]:
@@ -224,7 +240,8 @@ class _Run:
         for task in events.labels:
             if not sum(part.tasks[task][0] for part in shaped):
                 text = events.labels[task]
-                raise InputError(f"{path}: labels.{task} = {text!r} is null in every row: mend or remove it")
+                open_yet = ", or wait: a label is known once its `within` has passed" if isinstance(text, Within) else ""
+                raise InputError(f"{path}: labels.{task} = {text!r} is null in every row: mend or remove it{open_yet}")
 
     def _cuts_ms(self, settled: list[Settled]) -> tuple[int, int] | None:
         """The moments of a split by time."""

@@ -47,13 +47,15 @@ QUARANTINE = "quarantine"
 
 @dataclass(frozen=True)
 class IngestTask:
-    """Read `pieces`, each with its number among all files and the number of its arrival unit, into `folder`."""
+    """Read `pieces`, each with its number among all files and the number of its arrival unit, into `folder`. Rows of the users
+    `without` are passed over, as if they were not there."""
 
     events: Events
     pieces: tuple[tuple[int, int, Piece], ...]
     num_shards: int
     folder: Path
     now_ms: int
+    without: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -88,7 +90,7 @@ def ingest(task: IngestTask) -> Ingested:
     written: Future[None] | None = None
     try:
         for number, arrival, piece in task.pieces:
-            for chunk in _chunks(task.events, piece, encoders):
+            for chunk in _chunks(task.events, piece, encoders, task.without):
                 good, bad = _judge(chunk, task, encoders, writer)
                 found.rows_read += len(chunk)
                 found.rows[number] = found.rows.get(number, 0) + len(chunk)
@@ -113,13 +115,16 @@ def ingest(task: IngestTask) -> Ingested:
     return found
 
 
-def _chunks(events: Events, piece: Piece, encoders: Mapping[str, Encoder]) -> Iterator[pl.DataFrame]:
+def _chunks(events: Events, piece: Piece, encoders: Mapping[str, Encoder], without: frozenset[str]) -> Iterator[pl.DataFrame]:
     """Canonical rows with the codes of their ids and context features beside the text."""
     text = {USER: USER_ID, ITEM: ITEM_ID}
     codes = [encoder.codes(pl.col(text.get(name, name))).alias(_code(name)) for name, encoder in encoders.items()]
     scan = piece.scan()
     check_expressions(scan, events.expressions, piece.location)
-    rows = canonicalise(scan, events=events).with_columns(codes)
+    rows = canonicalise(scan, events=events)
+    if without:
+        rows = rows.filter(~pl.col(USER_ID).is_in(sorted(without)).fill_null(value=False))
+    rows = rows.with_columns(codes)
     with piece.reading():
         yield from rows.collect_batches(chunk_size=CHUNK_ROWS, maintain_order=True)
 

@@ -46,7 +46,8 @@ def register(
 ) -> int:
     """Register the run's artefact folder as the model's next version, point the alias to it and return its number.
 
-    The version inherits the run's data, commit, lock and protocol tags. It refers to the folder and does not copy it, so
+    What is a version of the model already stays that version: a run whose end is said twice has one. It inherits the run's
+    data, commit, lock and protocol tags. It refers to the folder and does not copy it, so
     a folder that is registered must not be written again. Raises InputError when the run or the folder is absent, or a
     name is one that MLflow refuses.
     """
@@ -59,7 +60,14 @@ def register(
     with refusals():
         if unless_absent(lambda: client.get_registered_model(name)) is None:
             client.create_registered_model(name)
-        version = client.create_model_version(name, f"runs:/{run_id}/{folder}", run_id, tags={**inherited, **(tags or {})})
+        source = f"runs:/{run_id}/{folder}"
+        of_run = client.search_model_versions(f"run_id = '{run_id}'")
+        known = [each for each in of_run if each.name == name and each.source == source]
+        version = (
+            max(known, key=lambda each: int(each.version))
+            if known
+            else client.create_model_version(name, source, run_id, tags={**inherited, **(tags or {})})
+        )
         client.set_registered_model_alias(name, alias, version.version)
     return int(version.version)
 
