@@ -1,0 +1,1 @@
+"""What a day's data and model look like beside the days before."""
