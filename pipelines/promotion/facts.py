@@ -1,13 +1,14 @@
 """What is known of a candidate and of the champion: read from the store once, so that the gates only judge."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.per_user import FOLDER, METRICS_FILE, PER_USER_FILE
 from recsys import track
 from recsys.errors import InputError
+from recsys.protocol import Protocol
 
 if TYPE_CHECKING:
     import polars as pl
@@ -71,16 +72,46 @@ def facts(model: str, version: int | None, *, uri: str | None) -> Facts:
             f"`mlflow runs restore --run-id {found.run_id}`, or export another"
         )
     champion = track.get_alias(model, CHAMPION, uri=uri)
-    return Facts(candidate, None if champion is None else _measured(champion, uri), named=version is not None)
+    data = candidate.run.tags.get(track.DATA, "")
+    return Facts(candidate, None if champion is None else _measured(champion, uri, data=data), named=version is not None)
 
 
-def _measured(version: track.Version, uri: str | None, *, bundle: bool = False) -> Measured:
+def on_other_data(data: str) -> str:
+    """Among a run's artefacts: the folder with what its model reaches on the dataset of this fingerprint, not its own."""
+    return f"metrics_on/{data}"
+
+
+def _measured(version: track.Version, uri: str | None, *, bundle: bool = False, data: str = "") -> Measured:
+    """`data`: the dataset that is asked for. Where the model was judged on it, too, that counts, else its own one's."""
     run = track.run_of(version, uri=uri)
     if run is None:
         return Measured(version, None, None, None)
     folder = track.artefact(run.id, FOLDER, uri=uri)
+    if (
+        data
+        and run.tags.get(track.DATA) != data
+        and (on_it := track.artefact(run.id, on_other_data(data), uri=uri)) is not None
+    ):
+        run, folder = _judged_on(run, data, on_it), on_it
     lost = tuple(track.missing_files(version, uri=uri)) if bundle else ()
     return Measured(version, run, _per_user(folder), _slice_users(folder), lost)
+
+
+def _judged_on(run: track.RunSummary, data: str, folder: Path) -> track.RunSummary:
+    """The run as if it had been evaluated on this dataset alone. Raises InputError where its metrics cannot be read."""
+    from pipelines.evaluate import flat_metrics
+
+    try:
+        result = json.loads((folder / METRICS_FILE).read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{folder / METRICS_FILE} of run {run.id} cannot be read ({error}): evaluate it there again"
+        ) from error
+    others = {name: value for name, value in run.metrics.items() if not name.startswith(track.MEASURED)}
+    protocol = Protocol.model_validate({name: value for name, value in result["protocol"].items() if name != "hash"})
+    return replace(
+        run, metrics=others | flat_metrics(result), tags={**run.tags, track.DATA: data, track.PROTOCOL: protocol.line}
+    )
 
 
 def _per_user(folder: Path | None) -> "pl.DataFrame | None":

@@ -61,8 +61,8 @@ def settle(decision: Decision, *, uri: str | None = None) -> Decision:
             return lost
         record(replace(decision, outcome="passed"), uri=uri)
         claim.check()
-        if number is not None:
-            track.set_alias(decision.model, PREVIOUS, number, uri=uri)
+        if now is not None and now.folder != track.get_version(decision.model, decision.candidate, uri=uri).folder:
+            track.set_alias(decision.model, PREVIOUS, now.number, uri=uri)  # else the same bundle: nothing to go back to
         claim.check()
         track.set_alias(decision.model, CHAMPION, decision.candidate, uri=uri)
         promoted = replace(decision, outcome="promoted")

@@ -1,0 +1,303 @@
+"""What a day decides, holds and tells, without training anything."""
+
+import json
+import os
+import socketserver
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import date
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from daily_world import CONFIG, World, day
+
+from pipelines.daily.layout import Layout
+from pipelines.daily.lock import BUSY, BusyError, held
+from pipelines.daily.notify import notify
+from pipelines.daily.state import DayState, StepState
+from pipelines.daily.training import decide, moved
+from pipelines.monitor.arrived import Arrived
+from pipelines.workspace import Workspace
+from recsys.artefact import write_artefact
+from recsys.config import RunConfig
+from recsys.daily_config import DailyConfig
+from recsys.data.build import build
+from recsys.data.days import day_of
+from recsys.errors import InputError
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from pipelines.daily.lock import held
+with held(Path(sys.argv[1]), "the test"):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def done(**detail: Any) -> StepState:
+    return StepState(
+        state="done", began="2026-01-01T00:00:00+00:00", ended="2026-01-01T00:00:01+00:00", seconds=1, detail=detail
+    )
+
+
+def trained(layout: Layout, number: int, mode: str, *, checkpoint: bool = True) -> None:
+    """A day whose model was trained, as far as deciding looks at it."""
+    steps = {"prepare": done(built="appended 1 new file"), "train": done()}
+    DayState(day=str(day(number)), mode=mode, steps=steps).save(layout.state(day(number)))  # type: ignore[arg-type]
+    with write_artefact(layout.workspace(day(number)).dataset, "dataset"):
+        pass
+    if checkpoint:
+        with write_artefact(layout.workspace(day(number)).checkpoint("retriever"), "checkpoint") as (folder, _):
+            (folder / "model.safetensors").write_text("numbers")
+
+
+def decided(
+    layout: Layout, number: int, *, built: str = "appended 1 new file", drift: dict[str, float] | None = None,
+    full: bool = False, **continual: Any,
+) -> DayState:  # fmt: skip
+    state = DayState(day=str(day(number)), steps={"prepare": done(built=built)})
+    config = RunConfig.model_validate({**CONFIG, "continual": continual})
+    decide(config, layout, day(number), state, full=full, drift=drift or {})
+    return state
+
+
+def came(number: int, phones: int) -> StepState:
+    """A day's arrival: 1,000 rows of as many users, so many of them from phones."""
+    return done(**Arrived(
+        day=str(day(number)), units={}, stats={}, schema={}, content="", rows=1000, bad={}, users=1000, items=1, outside=0,
+        first_ms=0, last_ms=0, bots={}, bot_rows=0, columns={"context device": {"phone": phones, "tv": 1000 - phones}},
+    ).to_json())  # fmt: skip
+
+
+class TestHowADayTrains:
+    @pytest.mark.parametrize(("mode", "still"), [("warm", True), ("full", False)])
+    def test_drift_counts_from_the_newest_training_from_scratch(self, tmp_path: Path, mode: Any, still: bool) -> None:
+        """What moved on the second day is news on the third only where no model was trained from scratch since."""
+        layout = Layout(tmp_path)
+        for number, phones, how in ((1, 900, "first"), (2, 100, mode)):
+            steps = {"arrive": came(number, phones), "train": done()}
+            DayState(day=str(day(number)), mode=how, steps=steps).save(layout.state(day(number)))
+        found = moved(layout, day(3), DayState(day=str(day(3)), steps={"arrive": came(3, 100)}))
+        assert (found["context device"] > 0.25) == still
+        back = moved(layout, day(3), DayState(day=str(day(3)), steps={"arrive": came(3, 900)}))
+        assert back["context device"] > 0.25
+
+    def test_the_first_one_from_scratch(self, tmp_path: Path) -> None:
+        assert decided(Layout(tmp_path), 3).mode == "first"
+
+    def test_the_next_one_from_the_newest_before_it(self, tmp_path: Path) -> None:
+        layout = Layout(tmp_path)
+        for number, mode in ((1, "first"), (2, "warm"), (4, "warm")):
+            trained(layout, number, mode)
+        state = decided(layout, 3)
+        assert (state.mode, state.start) == ("warm", "2026-01-02")
+
+    @pytest.mark.parametrize(
+        ("options", "why"),
+        [
+            ({"full": True}, "asked for"),
+            ({"built": "built from scratch: new ones sort before them"}, "new ones sort before them"),
+            ({"drift": {"events per item": 0.3, "x": 0.1}}, "events per item moved by a PSI of 0.30"),
+        ],
+    )  # fmt: skip
+    def test_from_scratch_where_it_has_to_be(self, tmp_path: Path, options: dict[str, Any], why: str) -> None:
+        trained(Layout(tmp_path), 1, "first")
+        state = decided(Layout(tmp_path), 2, **options)
+        assert (state.mode, state.start) == ("full", None)
+        assert why in state.why
+
+    def test_from_scratch_every_so_many_days(self, tmp_path: Path) -> None:
+        layout = Layout(tmp_path)
+        trained(layout, 1, "first")
+        trained(layout, 2, "warm")
+        modes = [decided(layout, number, full_every_days=3).mode for number in (3, 4)]
+        assert modes == ["warm", "full"]
+        assert decided(layout, 30, full_every_days=None).mode == "warm"
+
+    def test_from_scratch_where_a_dataset_since_the_start_was(self, tmp_path: Path) -> None:
+        trained(Layout(tmp_path), 1, "first")
+        DayState(day=str(day(2)), steps={"prepare": done(built="built from scratch, as asked")}).save(
+            Layout(tmp_path).state(day(2))
+        )
+        state = decided(Layout(tmp_path), 3)
+        assert (state.mode, state.why) == ("full", "the dataset was built from scratch, as asked")
+
+    def test_from_scratch_where_no_checkpoint_is_left(self, tmp_path: Path) -> None:
+        trained(Layout(tmp_path), 1, "first", checkpoint=False)
+        assert "no earlier day has its checkpoints and dataset" in decided(Layout(tmp_path), 2).why
+
+    def test_not_from_a_damaged_checkpoint(self, tmp_path: Path) -> None:
+        layout = Layout(tmp_path)
+        for number, mode in ((1, "first"), (2, "warm"), (3, "warm")):
+            trained(layout, number, mode)
+        (layout.workspace(day(3)).checkpoint("retriever") / "model.safetensors").write_text("numb3rs")
+        state = decided(layout, 4)
+        assert (state.mode, state.start) == ("warm", "2026-01-02")
+        assert "2026-01-03/retriever/model.safetensors is missing or differs from its manifest" in state.why
+
+
+class TestTheLock:
+    def test_it_refuses_a_second_run_and_goes_with_a_killed_one(self, tmp_path: Path) -> None:
+        path = tmp_path / "lock"
+        with subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE, text=True) as child:
+            try:
+                assert child.stdout.readline() == "held\n"
+                with pytest.raises(BusyError, match=f"the test, process {child.pid} on"), held(path, "another"):
+                    pass
+            finally:
+                child.kill()
+        with held(path, "another"):
+            assert json.loads(path.read_text())["process"] == os.getpid()
+        assert path.read_text() == ""
+
+    def test_the_command_ends_with_75(self, tmp_path: Path, cli: Callable[..., Any]) -> None:
+        (tmp_path / "raw/events/day=2026-01-01").mkdir(parents=True)
+        (tmp_path / "raw/events/day=2026-01-01/a.parquet").write_text("not read")
+        with held(tmp_path / "w/lock", "the test"):
+            found = cli("daily", "--data", str(tmp_path / "raw"), "--workspace", str(tmp_path / "w"), "--day", "2026-01-01")
+        assert found.code == BUSY
+        assert "is held by the test" in found.said
+
+
+class TestTheState:
+    def test_it_comes_back_as_it_was_written(self, tmp_path: Path) -> None:
+        state = DayState(day="2026-01-02", mode="warm", start="2026-01-01", steps={"arrive": done(rows=3)})
+        state.save(tmp_path / "day.json")
+        assert json.loads((tmp_path / "day.json").read_text())["from"] == "2026-01-01"
+        assert DayState.load(tmp_path / "day.json") == state
+
+    def test_a_damaged_one_is_named(self, tmp_path: Path) -> None:
+        (tmp_path / "day.json").write_text('{"day": ')
+        with pytest.raises(InputError, match=r"day\.json is damaged .*: remove it"):
+            DayState.load(tmp_path / "day.json")
+
+    def test_a_step_done_again_takes_those_after_it_along(self) -> None:
+        state = DayState(day="2026-01-02", steps={name: done() for name in ("arrive", "prepare", "train")})
+        state.forget_from("prepare")
+        assert list(state.steps) == ["arrive"]
+
+    def test_days_are_those_that_were_begun(self, tmp_path: Path) -> None:
+        layout = Layout(tmp_path)
+        for name in ("2026-01-10", "2026-01-09", "2026-01-09.1", "other"):
+            Workspace(tmp_path / "days" / name).root.mkdir(parents=True)
+            (tmp_path / "days" / name / "day.json").write_text("{}")
+        (tmp_path / "days/2026-01-11").mkdir()
+        assert layout.days() == [day(9), day(10)]
+        assert layout.aside(day(9)).name == "2026-01-09.2"
+
+
+class TestDaysOfTheLog:
+    @pytest.mark.parametrize(
+        ("unit", "found"),
+        [
+            ("events/day=2026-02-03", date(2026, 2, 3)), ("log/20260203.csv", date(2026, 2, 3)),
+            ("2025-12-31-export/d=2026-01-01", date(2026, 1, 1)), ("part-99999999/2026-02-03", date(2026, 2, 3)),
+        ],
+    )  # fmt: skip
+    def test_the_last_date_of_the_name_counts(self, unit: str, found: date) -> None:
+        assert day_of(unit) == found
+
+    def test_a_name_without_one_is_refused(self) -> None:
+        with pytest.raises(InputError, match="events/part-1 has no date in its name"):
+            day_of("events/part-1")
+
+    def test_a_log_up_to_a_day_is_the_log_without_the_later_ones(self, tmp_path: Path) -> None:
+        world = World.make(tmp_path, days=4)
+        world.arrive(1, 2, 3)
+        data = world.config().data
+        cut, shorter = (build(data, raw, tmp_path / name, until=day(3)) for raw, name in ((world.whole, "a"), (world.raw, "b")))
+        assert cut["content"] == shorter["content"]
+        assert len(cut["units"]) == 3
+        with pytest.raises(InputError, match="the log begins on 2026-01-01, after 2025-12-31"):
+            build(data, world.raw, tmp_path / "c", until=date(2025, 12, 31))
+        together = world.config("data.events.arrives=together").data
+        with pytest.raises(InputError, match="arrives is together"):
+            build(together, world.raw, tmp_path / "c", until=day(3))
+
+
+class TestTelling:
+    def test_a_webhook_gets_headline_and_report(self) -> None:
+        with listening(Hook) as server:
+            rules = DailyConfig(webhook=f"http://127.0.0.1:{server.server_address[1]}/hook")
+            assert notify(rules, "all is well", "# all is well", {"day": "2026-01-02"}) == {"webhook": "sent"}
+        assert server.got == [{"text": "all is well", "report": {"day": "2026-01-02"}}]
+
+    def test_a_mail_has_the_headline_as_its_subject(self) -> None:
+        with listening(Mail) as server:
+            mail = {"to": ["a@example.org", "b@example.org"], "host": "127.0.0.1", "port": server.server_address[1]}
+            assert notify(DailyConfig(email=mail), "all is well", "# all is well", {}) == {"email": "sent"}
+        text = "".join(server.got)
+        assert "Subject: all is well" in text
+        assert "rcpt to:<b@example.org>" in text.lower()
+        assert "# all is well" in text
+
+    def test_what_cannot_be_sent_is_said(self) -> None:
+        with listening(Refuse) as server:
+            url = f"http://127.0.0.1:{server.server_address[1]}"
+            assert notify(DailyConfig(webhook=url), "x", "x", {}) == {
+                "webhook": "not sent: HTTP Error 500: Internal Server Error"
+            }
+        assert notify(DailyConfig(webhook=url), "x", "x", {})["webhook"].startswith("not sent: ")  # nobody is there any more
+
+
+@contextmanager
+def listening(handler: Any) -> Iterator[Any]:
+    kind = socketserver.TCPServer if handler is Mail else HTTPServer
+    with kind(("127.0.0.1", 0), handler) as server:
+        server.got = []  # type: ignore[union-attr]
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+class Hook(BaseHTTPRequestHandler):
+    status = 200
+
+    def do_POST(self) -> None:
+        self.server.got.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))  # type: ignore[attr-defined]
+        self.send_response(self.status)
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None: ...
+
+
+class Refuse(Hook):
+    status = 500
+
+
+class Mail(socketserver.StreamRequestHandler):
+    """As much of SMTP as a message needs."""
+
+    def handle(self) -> None:
+        self.wfile.write(b"220 here\r\n")
+        in_text = False
+        for line in self.rfile:
+            self.server.got.append(line.decode())  # type: ignore[attr-defined]
+            if in_text:
+                in_text = line != b".\r\n"
+                if not in_text:
+                    self.wfile.write(b"250 taken\r\n")
+            elif line.upper().startswith(b"DATA"):
+                in_text = True
+                self.wfile.write(b"354 go on\r\n")
+            elif line.upper().startswith(b"QUIT"):
+                self.wfile.write(b"221 bye\r\n")
+                return
+            else:
+                self.wfile.write(b"250 ok\r\n")
+
+
+def test_the_command_line_and_a_schedules_rules_are_read_without_torch() -> None:
+    program = "import sys, pipelines.cli, pipelines.follow, pipelines.schedule.target; print('torch' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert found.stdout == "False\n"
