@@ -1,0 +1,1 @@
+"""Removing a user from data, state and model."""
