@@ -1,0 +1,1 @@
+"""Days of a simulated world that is served by the real endpoint."""
