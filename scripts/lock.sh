@@ -19,7 +19,7 @@ PY
 python3 - > "$tool/extras.in" <<'PY'
 import tomllib
 extras = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]
-print(*(r for name in ("delta", "ray", "postgres", "bench", "verify") for r in extras[name]), sep="\n")
+print(*(r for name in ("delta", "ray", "postgres", "bench", "schedule", "verify") for r in extras[name]), sep="\n")
 PY
 "$tool/bin/uv" pip compile --quiet --python-version 3.11 --no-annotate --no-header -c requirements/base.lock "$tool/extras.in" \
   | grep -vxFf requirements/base.lock > requirements/extras.lock

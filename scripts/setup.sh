@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Make .venv from requirements/*.lock. A second call returns at once, because .venv carries a stamp named after the hash of the locks.
-# RECSYS_EXTRAS=1 adds the optional packages (Delta Lake, Ray, DuckDB for the benchmarks).
+# RECSYS_EXTRAS=1 adds the optional packages (Delta Lake, Ray, Dagster, DuckDB for the benchmarks).
 # CPU or CUDA flavour: whether nvidia-smi works decides, because fbgemm-gpu does not import without a driver. RECSYS_FLAVOUR=cpu|cuda overrides.
 set -euo pipefail
 cd "$(dirname "$0")/.."

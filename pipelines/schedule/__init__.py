@@ -1,0 +1,1 @@
+"""The daily run on an orchestrator."""
