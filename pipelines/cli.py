@@ -1,5 +1,6 @@
 """The `recsys` command. Every command reads artefacts, calls one stage, and says where its output lies and what to run next."""
 
+import errno
 import json
 import signal
 import sys
@@ -7,34 +8,38 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from pydantic import ValidationError
 from rich.markup import escape
 from typer.core import TyperGroup
 
 from pipelines.comparison.command import compare
+from pipelines.daily.command import daily
 from pipelines.data_commands import data_app
 from pipelines.depth.command import depth
+from pipelines.forget.command import forget
 from pipelines.ids_command import ids
 from pipelines.keys_command import keys_app
+from pipelines.monitor.command import status
 from pipelines.off_policy_command import off_policy
 from pipelines.options import ConfigOption, SetOption, StoreOption, WorkspaceOption, open_run, same_run
 from pipelines.promotion.command import promote
 from pipelines.promotion.rollback_command import rollback
 from pipelines.reproduction.command import reproduce
+from pipelines.schedule.command import schedule
 from pipelines.serve_command import serve
 from pipelines.show import show_items, show_metrics
 from pipelines.show_data import show_prepared
+from pipelines.simulate_command import simulate
 from pipelines.skew.command import skew
 from pipelines.sweeping.command import sweep
 from pipelines.sync_command import sync
 from pipelines.terminal import JsonOption, console, print_json, say_next
 from pipelines.workspace import Workspace, config_path
-from recsys.artefact import read_manifest
 from recsys.errors import InputError
 
 ORDER = (
     "demo", "simulate", "prepare", "data", "ids", "train", "evaluate", "export", "depth", "promote", "rollback", "serve",
-    "keys", "recommend", "skew", "compare", "sweep", "ablate", "off-policy", "reproduce", "sync", "doctor",
+    "daily", "schedule", "status", "forget", "keys", "recommend", "skew", "compare", "sweep", "ablate", "off-policy",
+    "reproduce", "sync", "doctor",
 )  # fmt: skip
 
 
@@ -52,46 +57,26 @@ app = typer.Typer(
 )  # fmt: skip
 app.add_typer(data_app, name="data")
 app.add_typer(keys_app, name="keys")
+app.command()(simulate)
 app.command()(ids)
 app.command("off-policy")(off_policy)
 app.command()(depth)
 app.command()(promote)
 app.command()(rollback)
 app.command()(serve)
+app.command()(daily)
+app.command()(schedule)
+app.command()(status)
 app.command()(compare)
 app.command()(sweep)
 app.command()(reproduce)
 app.command()(sync)
 app.command()(skew)
+app.command()(forget)
 INTERRUPTED = 130  # what typer turns Ctrl-C into
 
 DataOption = Annotated[Path | None, typer.Option("--data", help="folder of the raw logs")]
 BundleOption = Annotated[Path | None, typer.Option("--bundle", help="folder of the bundle", show_default="the run's")]
-
-
-@app.command()
-def simulate(
-    out: Annotated[Path, typer.Option("--out", help="folder to write")] = Path("runs/demo/raw"),
-    users: int = 2000, items: int = 1000, events: int = 200_000, days: int = 30, seed: int = 1,
-) -> None:  # fmt: skip
-    """Write a simulated log with known truth: impressions, clicks, long views, likes and purchases.
-
-    Example: recsys simulate --events 1000000 --users 20000 --out runs/big/raw
-    """
-    from rich.progress import Progress
-
-    from recsys.simulate import Simulation, simulate
-
-    try:
-        spec = Simulation(users=users, items=items, events=events, days=days, seed=seed)
-    except ValidationError as error:
-        raise InputError(_pydantic_sentence(error)) from error
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("simulating", total=spec.events)
-        simulate(spec, out, progress=lambda done, total: bar.update(task, completed=done, total=total))
-    rows = read_manifest(out, "raw")["rows"]
-    console.print(f"[bold]{rows['events']:,}[/] impressions of {rows['users']:,} users and {rows['items']:,} items in {out}")
-    say_next(f"recsys prepare --config demo --data {out}")
 
 
 @app.command()
@@ -335,12 +320,6 @@ def _given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _pydantic_sentence(error: ValidationError) -> str:
-    first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"])
-    return f"{place + ' = ' + repr(first['input']) + ': ' if place else ''}{first['msg'].removeprefix('Value error, ')}"
-
-
 def _stop(*_: object) -> NoReturn:
     raise KeyboardInterrupt
 
@@ -352,6 +331,11 @@ def main() -> None:
         app()
     except InputError as error:
         console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        console.print(f"[bold red]error:[/] {escape(str(error))}: make room, and run it again", highlight=False, soft_wrap=True)
         sys.exit(2)
     except SystemExit as stop:
         if stop.code == INTERRUPTED:

@@ -4,7 +4,7 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,15 @@ from recsys.dataset import Dataset
 def served(tmp_path_factory: pytest.TempPathFactory, group: torch.device) -> Served:
     """A bundle with point-in-time features, and the log with what came after it."""
     return make_served(tmp_path_factory.mktemp("served"), group)
+
+
+@pytest.fixture(scope="module")
+def joined(group: torch.device) -> Iterator[None]:
+    """What trains in this process does so in the process group that it has already."""
+    with pytest.MonkeyPatch.context() as patch:
+        for place in ("recsys.train.distributed.process_group", "pipelines.daily.champion.process_group"):
+            patch.setattr(place, lambda: nullcontext(group))
+        yield
 
 
 @dataclass(frozen=True)

@@ -437,7 +437,9 @@ def _torch_scores(
         rows = np.full(size, user) if feature["owner"] == "user" else item_C
         codes = data.codes(feature["name"], feature["owner"]).take(rows)
         ids[feature["name"]] = Ids(torch.tensor(codes.item_E.astype(np.int64)), torch.tensor(codes.lengths))
-    batch = Batch(ids)
+    category_I = data.codes("category", "item").item_E
+    taste_C = [np.log1p(np.count_nonzero(category_I[timeline] == category_I[item])) for item in item_C]  # of all their clicks
+    batch = Batch(ids, dense_BF=torch.tensor(taste_C, dtype=torch.float32)[:, None])
     with torch.no_grad():
         logit_BT = ranker.eval()(ranker.embeddings(ranker.look_ups(batch)), batch)
         return (vectors @ hidden[-1]).tolist(), logit_BT.sigmoid().tolist()
