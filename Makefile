@@ -2,7 +2,7 @@
 PY := .venv/bin/python
 DATA ?=
 
-.PHONY: demo test check setup lint format bench-data bench-train bench-multitask bench-feedback bench-off-policy bench-generate bench-decoding bench-quality bench-serve bench-gpu
+.PHONY: demo test check setup lint format bench-data bench-train bench-multitask bench-feedback bench-off-policy bench-generate bench-decoding bench-quality bench-serve bench-daily bench-gpu
 
 demo: setup  ## raw logs to recommendations from the live endpoint; DATA=folder for your own logs
 	.venv/bin/recsys demo $(if $(DATA),--data $(DATA))
@@ -65,6 +65,14 @@ bench-serve:  ## the endpoint: speed, a soak with swaps of the model, capacity, 
 	$(PY) -m benchmarks.redis_away
 	$(if $(RUN),$(PY) -m benchmarks.tables $(RUN))
 	$(PY) -m benchmarks.rerank
+
+bench-daily:  ## the daily run: faults in every step, from data to live, closed loop, forgetting, error memory (ML1M=folder); hours
+	@RECSYS_EXTRAS=1 bash scripts/setup.sh
+	$(PY) -m benchmarks.faults
+	$(PY) -m benchmarks.data_to_live
+	$(PY) -m benchmarks.closed_loop --days 10 --seeds 1 2 --policies frozen full
+	$(PY) -m benchmarks.forget --seeds 5
+	$(PY) -m benchmarks.error_memory $(if $(ML1M),--ml-1m $(ML1M))
 
 bench-gpu: setup  ## training on a GPU beside its copy bandwidth and matrix products; exit code 2 without one
 	$(PY) -m benchmarks.gpu
