@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from pipelines.per_user import FOLDER, METRICS_FILE, PER_USER_FILE
 from recsys import track
 from recsys.errors import InputError
-from recsys.protocol import Protocol
 
 if TYPE_CHECKING:
     import polars as pl
@@ -100,6 +99,7 @@ def _measured(version: track.Version, uri: str | None, *, bundle: bool = False, 
 def _judged_on(run: track.RunSummary, data: str, folder: Path) -> track.RunSummary:
     """The run as if it had been evaluated on this dataset alone. Raises InputError where its metrics cannot be read."""
     from pipelines.evaluate import flat_metrics
+    from recsys.protocol import Protocol
 
     try:
         result = json.loads((folder / METRICS_FILE).read_text())

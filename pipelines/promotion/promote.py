@@ -61,14 +61,19 @@ def settle(decision: Decision, *, uri: str | None = None) -> Decision:
             return lost
         record(replace(decision, outcome="passed"), uri=uri)
         claim.check()
-        if now is not None and now.folder != track.get_version(decision.model, decision.candidate, uri=uri).folder:
-            track.set_alias(decision.model, PREVIOUS, now.number, uri=uri)  # else the same bundle: nothing to go back to
+        if now is not None and not _is_same_bundle(now, track.get_version(decision.model, decision.candidate, uri=uri)):
+            track.set_alias(decision.model, PREVIOUS, now.number, uri=uri)  # else there is nothing to go back to
         claim.check()
         track.set_alias(decision.model, CHAMPION, decision.candidate, uri=uri)
         promoted = replace(decision, outcome="promoted")
         track.tag_version(decision.model, decision.candidate, {ROLLED_BACK: None, ROLLED_BACK_FROM: None}, uri=uri)
         record(promoted, uri=uri)
     return promoted
+
+
+def _is_same_bundle(a: track.Version, b: track.Version) -> bool:
+    """Whether two versions are one bundle that was registered twice: `recsys export` names the folder by its fingerprint."""
+    return a.folder == b.folder and a.folder.startswith("bundle-")
 
 
 def claim_of(model: str) -> str:

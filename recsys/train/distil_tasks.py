@@ -8,7 +8,6 @@ from torch import Tensor
 
 from recsys.batch import Batch
 from recsys.continual.distil import Distil
-from recsys.evaluate.ranking import answers
 from recsys.models.ranker import RankingGraph
 
 SURE = 1e-6  # a probability this near to 0 or 1 counts as this
@@ -26,6 +25,8 @@ class TaskDistillation:
 
     @torch.no_grad()
     def _answers(self, batch: Batch) -> Tensor:
+        from recsys.evaluate.ranking import answers  # imports SciPy, which training does without
+
         with torch.autocast(batch.weight_B.device.type, enabled=False):
             return answers(self.teacher, batch, self.context)
 
