@@ -114,7 +114,7 @@ def main(chosen: list[str], steps: list[str], seed: int, out: Path | None) -> No
         if out is not None:
             with out.open("a") as file:
                 file.write(json.dumps(asdict(cell)) + "\n")
-    rows = [[each.fault, each.step, f"{each.hit} {each.note}"[:120], each.verdict] for each in found]
+    rows = [[each.fault, each.step, f"{each.hit} {each.note}"[:60], each.verdict] for each in found]
     figures = {"seed": seed, "seconds": round(time.perf_counter() - began), "cells": [asdict(each) for each in found]}
     report("faults", f"{len(found)} cells, seed {seed}", ["fault", "step", "struck", "after the re-run"], rows, figures)
     if not all(each.is_good for each in found):

@@ -3,6 +3,7 @@
 Without it the two could not be compared: they were judged on datasets of different days, so on other users and events.
 """
 
+import shutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -56,6 +57,7 @@ def judge_champion(
     try:
         _grow_all(config, data, home, into)
     except InputError as error:
+        shutil.rmtree(into.root, ignore_errors=True)  # what an earlier try left, which nobody goes on with
         return found | {"why_not": str(error)}
     result = evaluate_run(config, data, into, held_out=held_out)
     folder = on_other_data(data.manifest["data_fingerprint"])
