@@ -248,7 +248,7 @@ def test_a_policy_has_its_parents_form_and_its_own_weights(cli: Any, tmp_path: P
         weight = np.mean(chance_N / rows.propensity_N)
         assert result["policies"]["1"]["support"]["mean_weight"] == pytest.approx(weight, rel=1e-4), part
     values = [found[part]["policies"]["1"]["estimates"]["snips"]["value"] for part in found]
-    assert abs(values[0] - values[1]) > 1e-4
+    assert abs(values[0] - values[1]) > 1e-3
 
 
 @pytest.mark.parametrize(("parent", "form"), [("retriever", "retrieval_graph"), ("generator", "generation_graph")])

@@ -48,7 +48,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
         server.kill()
 
 
-def wait_for(what: Callable[[], bool], why: object = "", within_s: float = 180) -> None:
+def wait_for(what: Callable[[], bool], why: object = "", within_s: float = 60) -> None:
     deadline = time.monotonic() + within_s
     while not what():
         assert time.monotonic() < deadline, why
