@@ -220,7 +220,7 @@ def test_a_policy_has_its_parents_form_and_its_own_weights(cli: Any, tmp_path: P
     small = small_run(cli, tmp_path)
     learning = [
         "policy.objective={kind: top_k_reinforce, k: 1}", "policy.rewards=[{kind: task, task: click}]",
-        "policy.judged_by=reward", "policy.fit={epochs: 2, embedding_learning_rate: 0.1}", "evaluation.filter_seen=false",
+        "policy.judged_by=reward", "policy.fit={epochs: 4, embedding_learning_rate: 0.1}", "evaluation.filter_seen=false",
     ]  # fmt: skip
     small += [word for each in learning for word in ("--set", each)]
     assert not cli("train", "--only", "retriever", *small).failed
