@@ -36,11 +36,16 @@ AGAINST = ("full", "frozen")
 POLICIES = {
     "frozen": "frozen: {loop.train_every: 0}",
     "full": "full: {continual.full_every_days: 1}",
-    "average": "average: {continual.average: 0.3}",
-    "gentle": "gentle: {continual.rewarm: 0.2}",
+    "full_longer": "full_longer: {continual.full_every_days: 1, retriever.fit.epochs: 16, ranker.fit.epochs: 8}",
     "no_replay": "no_replay: {continual.replay: 0}",
+    "gentle": "gentle: {continual.rewarm: 0.2}",
+    "average": "average: {continual.average: 0.3}",
+    "distil": "distil: {continual.distil: {}}",
     "explores": "explores: {serving.rerank: [{kind: explore, rate: 0.3, draw: uniform}]}",
-    "memory": "memory: {serving.error_memory: {}, loop.ask: {filter_seen: false, compensate: true}}",
+    "explores_debiased": "explores_debiased: {serving.rerank: [{kind: explore, rate: 0.3, draw: uniform}], "
+    "ranker.debias: {kind: snips, propensity: {kind: logged}}}",
+    "debiased": "debiased: {ranker.debias: {kind: snips, propensity: {kind: examination}}}",
+    "memory": "memory: {serving.error_memory: {tasks: [click]}, loop.ask: {filter_seen: false, compensate: true}}",
 }
 
 
