@@ -5,7 +5,7 @@
 Tastes drift, and items come into fashion and go out of it. Each policy serves the same users with the real endpoint, day by
 day, and learns (or not) from what its own lists brought about by `recsys daily` (docs/closed-loop.md). Regret is by the truth
 of the world. Differences to `base`, which goes on from the day before with a replay, are paired page by page, with 95 %
-intervals over users; so are those of all worlds together to `full` and `frozen`. Played days are kept in --work.
+intervals over users; so are those of all worlds together, and those to `full` and `frozen`. Played days are kept in --work.
 """
 
 import argparse
@@ -32,10 +32,11 @@ CONFIG = (
     "promotion.floor=null", "promotion.slices={}", "promotion.champion=null", "continual.full_every_days=null",
     "continual.full_on_drift=null",
 )  # fmt: skip
-AGAINST = ("full", "frozen")
+AGAINST = ("base", "full", "frozen")
 POLICIES = {
     "frozen": "frozen: {loop.train_every: 0}",
     "full": "full: {continual.full_every_days: 1}",
+    "longer": "longer: {retriever.fit.epochs: 16, ranker.fit.epochs: 8}",
     "full_longer": "full_longer: {continual.full_every_days: 1, retriever.fit.epochs: 16, ranker.fit.epochs: 8}",
     "no_replay": "no_replay: {continual.replay: 0}",
     "gentle": "gentle: {continual.rewarm: 0.2}",
@@ -44,8 +45,11 @@ POLICIES = {
     "explores": "explores: {serving.rerank: [{kind: explore, rate: 0.3, draw: uniform}]}",
     "explores_debiased": "explores_debiased: {serving.rerank: [{kind: explore, rate: 0.3, draw: uniform}], "
     "ranker.debias: {kind: snips, propensity: {kind: logged}}}",
-    "debiased": "debiased: {ranker.debias: {kind: snips, propensity: {kind: examination}}}",
+    "places_debiased": "places_debiased: {ranker.debias: {kind: snips, propensity: {kind: examination}}}",
+    "popularity_debiased": "popularity_debiased: {retriever.debias: {kind: snips, propensity: {kind: popularity}}}",
     "memory": "memory: {serving.error_memory: {tasks: [click]}, loop.ask: {filter_seen: false, compensate: true}}",
+    "frozen_memory": "frozen_memory: {loop.train_every: 0, serving.error_memory: {tasks: [click]}, "
+    "loop.ask: {filter_seen: false, compensate: true}}",
 }
 
 

@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.stats import t
 
 from benchmarks.forget_world import Case, case, groups, measured, world
 from recsys.dataset import Dataset
 from recsys.train.distributed import process_group
 
-T_95 = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 7: 2.45, 8: 2.36, 9: 2.31, 10: 2.26}
 CASE_FILE = "case.pkl"
 
 
@@ -28,7 +28,7 @@ def interval(values: list[float]) -> tuple[float, float]:
     """Mean over seeds and half of its 95 % interval by Student's t."""
     if len(values) < 2:
         return values[0], float("nan")
-    return statistics.mean(values), T_95[min(len(values), 10)] * statistics.stdev(values) / len(values) ** 0.5
+    return statistics.mean(values), float(t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / len(values) ** 0.5
 
 
 def change(runs: list[dict[str, Any]], name: str) -> dict[str, float]:

@@ -58,7 +58,7 @@ class Endpoint:
             else None
         )
         self.state = Reconciler(open_store(settings), self.journal, ttl_s=settings.ttl_s)
-        self.errors = Memories(self.journal, lambda: self.models.held.places.values())
+        self.errors = Memories(self.journal, lambda: self.models.held.places.values(), by_requests=settings.clock == "requests")
         self.rng = np.random.default_rng()
         self._process, self._numbers = uuid.uuid4().hex, itertools.count()  # together the ids of requests
         self.observe: Observe | None = None  # told of every list: what was served, by which bundle, milliseconds by stage
@@ -77,6 +77,7 @@ class Endpoint:
         check_k(chosen.bundle, query)
         live = await self._recent(query)
         stages_ms = {"state": (time.perf_counter() - began) * 1000}
+        await self.errors.until(query.time_ms)
         asked = resolve(chosen.bundle, query, live, self.catalogue, self.errors.of(chosen.bundle))
         scored = await self._score(chosen.bundle, asked, query.k)
         stages_ms["graphs"] = (time.perf_counter() - began) * 1000 - stages_ms["state"]
@@ -112,6 +113,7 @@ class Endpoint:
         request_id = self._request_id()
         chosen = self._choose(query, request_id)
         live = await self._recent(query)
+        await self.errors.until(query.time_ms)
         asked = resolve(chosen.bundle, query, live, self.catalogue, self.errors.of(chosen.bundle))
         return await asyncio.to_thread(rank, chosen.bundle, query, asked, request_id=request_id, arm=chosen.arm)
 

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Literal
 
 from pydantic import ConfigDict, Field
 
@@ -26,6 +27,11 @@ class Settings(Spec):
     journal: bool = Field(True, description="write served lists and events to `live`/journal")
     fsync: bool = Field(False, description="an acknowledged event also survives a power cut, at the price of a disk flush")
     logged_requests: float = Field(0.01, ge=0, le=1, description="share of requests logged with all that the graphs read")
+    clock: Literal["own", "requests"] = Field(
+        "own",
+        description="by which the error memory tells time: the server's, or the moments that requests and events name, so that "
+        "days can be played in seconds",
+    )
     # speed
     threads: int = Field(1, ge=1, description="of the graphs, for each worker")
     max_batch: int = Field(16, ge=1)

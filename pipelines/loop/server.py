@@ -48,7 +48,9 @@ def endpoint(model: str, live: Path, *, uri: str) -> Iterator[Endpoint]:
         raise InputError(f"there is no model to serve: {follower.last_error}")
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="recsys-loop-") as scratch:
-        process = start_background(Settings(live=live.absolute(), page=False), port=port, scratch=Path(scratch))
+        process = start_background(
+            Settings(live=live.absolute(), page=False, clock="requests"), port=port, scratch=Path(scratch)
+        )
         client = Client(f"http://127.0.0.1:{port}")
         try:
             wait_ready(client.url, process=process, log=Path(scratch) / "log")

@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from serving.bundle.bundle import Bundle
@@ -25,9 +26,10 @@ logger = logging.getLogger("recsys.serving")
 
 
 class Memories:
-    def __init__(self, journal: Journal | None, held: Callable[[], Iterable[Bundle]]) -> None:
-        """`held`: the bundles that may be asked. Without a journal there is nothing to learn from, and no memory."""
-        self._journal, self._held = journal, held
+    def __init__(self, journal: Journal | None, held: Callable[[], Iterable[Bundle]], *, by_requests: bool = False) -> None:
+        """`held`: the bundles that may be asked. Without a journal there is nothing to learn from, and no memory.
+        `by_requests`: time passes with the moments that requests and events name (`until`), not with the clock."""
+        self._journal, self._held, self._by_requests = journal, held, by_requests
         self._of_version: dict[str, BundleMemory] = {}
         self._feedback: Feedback | None = None
         self._offset: dict[Path, int] = {}
@@ -38,7 +40,7 @@ class Memories:
         """None where the bundle asks for none. The first question begins the reading of the journal."""
         if bundle.facts.serving.error_memory is None or self._journal is None:
             return None
-        if self._task is None:
+        if self._task is None and not self._by_requests:
             self._task = asyncio.get_running_loop().create_task(self._run(self._journal))
         return self._of_version.get(bundle.version)
 
@@ -47,6 +49,11 @@ class Memories:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._task
+
+    async def until(self, time_ms: int | None) -> None:
+        """Where time passes with the requests: learn what is known at the moment of this one."""
+        if self._by_requests and self._journal is not None and time_ms is not None:
+            await self.turn(self._journal, time_ms)
 
     async def turn(self, journal: Journal, now_ms: int) -> None:
         """Read what was appended, and learn from the lists whose time is over by then."""
@@ -94,12 +101,13 @@ class Memories:
             left = max(left - size, 0)
         async for line in self._new(paths):
             if (found := prediction_of(line)) and (memory := self._of_version.get(found.version)):
-                feedback.served(found, memory.spec)
+                moment_ms = found.time_ms if self._by_requests else found.served_ms
+                feedback.served(found.model_copy(update={"served_ms": moment_ms}), memory.spec)
 
     async def _read_posted(self, journal: Journal, feedback: Feedback, first: bool) -> None:
         """Events of the days of the lists that wait. Where those of a list may have been passed over, it is not waited for."""
         since_ms = feedback.oldest_ms
-        paths = [path for path in journal.files(since_ms or 0) if not path.name.endswith(FORGOTTEN)]
+        paths = [path for path in journal.files(0 if self._by_requests else since_ms or 0) if not path.name.endswith(FORGOTTEN)]
         for path in journal.files(0) if first else ():
             if not path.name.endswith(FORGOTTEN):
                 size = path.stat().st_size
@@ -108,10 +116,12 @@ class Memories:
         for path in paths:
             async for line in self._new([path]):
                 if found := event_of(line):
-                    feedback.posted(*found)
+                    user, event = found
+                    event = replace(event, received_ms=event.time_ms) if self._by_requests else event
+                    feedback.posted(user, event)
                     if path in cut:
                         cut.discard(path)
-                        feedback.drop_before(found[1].received_ms)
+                        feedback.drop_before(event.received_ms)
 
     async def _new(self, paths: Iterable[Path]) -> AsyncIterator[bytes]:
         """The lines appended since the last time, a pause after every piece, as the requests come first."""

@@ -22,6 +22,7 @@ class Prediction(Spec):
     request_id: str
     user_id: str
     served_ms: int  # by the server's clock
+    time_ms: int  # the moment of the request, which it may name itself
     version: str
     compensated: bool
     history: tuple[str, ...]
@@ -45,8 +46,8 @@ def prediction_line(
     place_of = {item: place for place, item in enumerate(scored.item_K.tolist())}
     place_K = np.array([place_of[bundle.item_index.find(text)] for text in shown])
     record = {
-        "request_id": answer.request_id, "user_id": user_id, "served_ms": now_ms, "version": bundle.version,
-        "compensated": scored.said_KT is not scored.probability_KT,
+        "request_id": answer.request_id, "user_id": user_id, "served_ms": now_ms, "time_ms": asked.now_ms,
+        "version": bundle.version, "compensated": scored.said_KT is not scored.probability_KT,
         "history": [bundle.item_id(item) for item in asked.history_L[-spec.history :].tolist()],
         "items": shown,
         "tasks": {task: scored.said_KT[place_K, bundle.facts.tasks.index(task)].tolist() for task in spec.tasks},

@@ -14,7 +14,7 @@ OVER_MS = 1_000 + 10_000 + GRACE_MS
 def list_of(user: str = "u", served_ms: int = 1_000, request_id: str = "r", version: str = "v") -> Prediction:
     tasks = {"click": (0.25, 0.5), "like": (0.125, 0.75)}
     return Prediction(
-        request_id=request_id, user_id=user, served_ms=served_ms, version=version, compensated=False, history=("h",),
+        request_id=request_id, user_id=user, served_ms=served_ms, time_ms=0, version=version, compensated=False, history=("h",),
         items=("a", "b"), tasks=tasks,
     )  # fmt: skip
 

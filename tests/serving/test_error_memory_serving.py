@@ -190,6 +190,33 @@ def test_a_small_memory_reads_only_the_end_of_the_journal(
     assert run(tmp_path / "live", bundle, size) == 0
 
 
+def test_days_that_are_played_in_seconds_are_learned_from_at_their_own_moments(bundle: Path, tmp_path: Path) -> None:
+    """With the clock of requests nothing is known before the window of a list is over, by what requests say the time is."""
+    start_ms = 1_700_000_000_000
+
+    async def ask(endpoint: Endpoint) -> tuple[Any, ...]:
+        shown = await endpoint.recommend(Query(user_id="user-1", k=20, filter_seen=False, time_ms=start_ms))
+        liked = shown.items[3].item_id
+        clicked = Event(user_id="user-1", item_id=liked, event="click", request_id=shown.request_id, time_ms=start_ms)
+        await endpoint.add(Events(events=[clicked]))
+
+        async def compared(time_ms: int) -> tuple[dict[str, float], dict[str, float]]:
+            names = [item.item_id for item in shown.items]
+            query = RankQuery(user_id=ASK.user_id, items=names, time_ms=time_ms)
+            plain = await endpoint.rank(query.model_copy(update={"compensate": False}))
+            return clicks(plain), clicks(await endpoint.rank(query))
+
+        return liked, await compared(start_ms + 5_000), await compared(start_ms + 3_600_000), endpoint.errors._task
+
+    liked, (plain, within), (same, later), task = run(tmp_path / "live", bundle, ask, clock="requests")
+    assert plain == within == same
+    assert later[liked] > plain[liked]
+    shared = [item for item in plain if item != liked and plain[item] > 0.2]
+    assert len(shared) > 2
+    assert sum(later[item] < plain[item] for item in shared) > len(shared) / 2
+    assert task is None  # nothing depends on how fast it is played
+
+
 def test_off_costs_nothing(make_bundle: Callable[..., Path], tmp_path: Path) -> None:
     """No file, no task, and the very arrays of the graph."""
 
