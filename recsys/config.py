@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from recsys.continual_config import ContinualConfig
 from recsys.daily_config import DailyConfig
@@ -20,7 +20,7 @@ from recsys.promotion_config import PromotionConfig
 from recsys.ranker_config import RankerConfig
 from recsys.retriever_config import ItemViewsConfig, RetrieverConfig, SequenceViewsConfig
 from recsys.serving_config import ServingConfig
-from recsys.spec import Spec
+from recsys.spec import STORED, Spec, asked_for
 from recsys.value_formula import tasks_of
 
 __all__ = [
@@ -277,8 +277,8 @@ class RunConfig(Spec):
         return self
 
     @model_validator(mode="after")
-    def _histories_fit(self) -> "RunConfig":
-        if "max_history" in self.ranker.model_fields_set and self.ranker.max_history > self.max_history:
+    def _histories_fit(self, info: ValidationInfo) -> "RunConfig":
+        if asked_for(self.ranker, "max_history", info) and self.ranker.max_history > self.max_history:
             raise ValueError(
                 f"ranker.max_history {self.ranker.max_history} is more than max_history {self.max_history}, "
                 "which is all that serving reads: lower it, or raise max_history"
@@ -291,8 +291,10 @@ class RunConfig(Spec):
         return min(self.ranker.max_history, self.max_history)
 
 
-def load(path: Path, *overrides: str) -> RunConfig:
+def load(path: Path, *overrides: str, stored: bool = False) -> RunConfig:
     """Read a config; an override is "section.key=value", its value in YAML. Raises InputError with the place and the choices.
+
+    `stored`: by a run, with the defaults that nobody asked for.
 
     A file may begin with `extends: other.yaml`, a file beside it whose keys it overrides one by one.
     """
@@ -307,7 +309,7 @@ def load(path: Path, *overrides: str) -> RunConfig:
             raise InputError(f"override {override!r}: the value is not valid YAML: {' '.join(str(error).split())}") from error
         tree = _merge(tree, _nest(key.split("."), value))
     try:
-        return RunConfig.model_validate(tree)
+        return RunConfig.model_validate(tree, context={STORED: stored})
     except ValidationError as error:
         raise InputError(f"{path}: {_sentence(error)}") from error
 

@@ -244,6 +244,16 @@ def test_settings_that_go_together_load(base: Path) -> None:
     assert load(base, "serving.dim=64").serving.dim == 64, "the full width needs no Matryoshka"
 
 
+def test_a_default_that_a_run_stored_was_not_asked_for(base: Path, tmp_path: Path) -> None:
+    given = "generator={ids: {quantizer: {kind: given, features: [sid]}}}"
+    items = "data.items={path: items.csv, id: i, features: {sid: sid}}"
+    config = load(base, "max_history=20", items, given)
+    stored = write(tmp_path / "config.yaml", config.model_dump(mode="json"))
+    assert load(stored, stored=True) == config
+    assert "ranker.max_history 50 is more than max_history 20" in refused(base, "max_history=20", "ranker.max_history=50")
+    assert "reads no vectors: take `vectors` out" in refused(base, items, given, "generator.ids.vectors={kind: content}")
+
+
 def test_the_ranker_reads_all_point_in_time_features_unless_told(base: Path) -> None:
     features = "data.features={a: {kind: count, by: [user], event: click}, b: {kind: session_position}}"
     assert load(base).ranker_features == ()

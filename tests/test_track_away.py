@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from mlflow_server import Server, free_port
+from mlflow_server import Proxy, Server, cut_at, free_port
 
 from pipelines import doctor
 from recsys import track
@@ -209,6 +209,31 @@ def test_what_is_sent_twice_is_there_once(server: Server, tmp_path: Path) -> Non
     assert [step for step, _ in history(run.run_id, "loss", server.uri)] == list(range(1500))
     assert len(history(run.run_id, "nan", server.uri)) == 1
     assert len(history(run.run_id, "inf", server.uri)) == 1
+
+
+def test_a_server_that_goes_away_while_the_spool_is_sent_gets_the_rest_of_it_later(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "model.txt").write_text("one")
+    proxy = Proxy(server.port)
+    proxy.cut(silent=False)
+    with track.start_run("half-sent", "r", data="d", uri=proxy.uri) as run:
+        run.artefact(tmp_path / "bundle")
+        assert run.register("half-sent", "candidate", folder="bundle") is None
+    for call in ("create_run", "create_model_version"):
+        proxy.mend()
+        with monkeypatch.context() as patch:
+            cut_at(patch, proxy, call, 1, silent=False)
+            with pytest.raises(track.StoreAwayError, match=r"answers no more .*run the same command again"):
+                track.sync(proxy.uri)
+        assert [each.name for each in track.waiting(proxy.uri)] == ["r"]
+    proxy.mend()
+    assert track.sync(proxy.uri) == 1
+    version = track.get_alias("half-sent", "candidate", uri=proxy.uri)
+    assert version is not None
+    assert track.get_run(version.run_id, uri=proxy.uri).status == "FINISHED"
+    proxy.close()
 
 
 @pytest.mark.parametrize("kind", ["no folder", "full"])

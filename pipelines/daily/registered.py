@@ -42,6 +42,8 @@ def _problem(workspace: Workspace, version: track.Version, uri: str | None) -> s
     shutil.rmtree(scratch, ignore_errors=True)  # of a run that was killed
     try:
         read_manifest(track.fetch(version, scratch, uri=uri), "bundle", verify=True)
+    except track.StoreAwayError:
+        raise
     except InputError as error:
         return str(error)
     finally:

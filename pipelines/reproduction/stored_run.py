@@ -87,7 +87,7 @@ def _whole(run_id: str, uri: str | None) -> str:
 
 def _config(run_id: str, uri: str | None) -> RunConfig:
     try:
-        return load(_document(run_id, CONFIG_FILE, uri))
+        return load(_document(run_id, CONFIG_FILE, uri), stored=True)
     except InputError as error:
         raise InputError(f"run {run_id}: {error}") from error
 

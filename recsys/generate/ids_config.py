@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 
 from recsys.generate.balanced_kmeans import BalancedKMeans
 from recsys.generate.collaborative import Collaborative
@@ -10,7 +10,7 @@ from recsys.generate.content import Content
 from recsys.generate.given import Given
 from recsys.generate.joint import Joint
 from recsys.generate.rq_vae import RQVAE
-from recsys.spec import Spec
+from recsys.spec import Spec, asked_for
 
 Vectors = Annotated[Content | Collaborative | Joint, Field(discriminator="kind")]
 Quantizer = Annotated[BalancedKMeans | RQVAE | Given, Field(discriminator="kind")]
@@ -44,8 +44,8 @@ class IdsConfig(Spec):
         return self.quantizer.reads_vectors and self.vectors.reads_retriever
 
     @model_validator(mode="after")
-    def _vectors_are_read(self) -> "IdsConfig":
-        if not self.quantizer.reads_vectors and "vectors" in self.model_fields_set:
+    def _vectors_are_read(self, info: ValidationInfo) -> "IdsConfig":
+        if not self.quantizer.reads_vectors and asked_for(self, "vectors", info):
             raise ValueError(
                 f"quantizer {self.quantizer.kind} takes codes from the data and reads no vectors: take `vectors` out"
             )

@@ -23,7 +23,7 @@ from recsys.track.registry import (
 from recsys.track.remarks import annotate, is_deleted
 from recsys.track.run import Run, resume_run, start_run
 from recsys.track.runs import RunSummary, get_run, list_runs
-from recsys.track.store import DEFAULT_URI, describe_store, resolve_uri
+from recsys.track.store import DEFAULT_URI, StoreAwayError, describe_store, resolve_uri
 from recsys.track.sync import Waiting, sync, waiting
 from recsys.track.tags import COMMIT, DATA, LOCK, MEASURED, PROTOCOL, STAGE
 
@@ -38,6 +38,7 @@ __all__ = [
     "Claim",
     "Run",
     "RunSummary",
+    "StoreAwayError",
     "Version",
     "Waiting",
     "annotate",

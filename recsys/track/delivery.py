@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from recsys.errors import InputError
 from recsys.track import bulk
 from recsys.track.spool import JOURNAL, LOCAL, Entry, Journal, known_id, log, remember_id
-from recsys.track.store import ANSWERS, artefact_location, is_away, shown
+from recsys.track.store import ANSWERS, StoreAwayError, artefact_location, is_away, shown
 from recsys.track.tags import BUSY_S, INHERITED, LOCAL_ID, PARENT_TAG
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ def _is_refused(error: Exception, uri: str) -> bool:
     if isinstance(error, MlflowException):
         return error.error_code in ANSWERS
     if isinstance(error, InputError):  # of the registry: no such folder
-        return True
+        return not isinstance(error, StoreAwayError)
     return isinstance(error, FileNotFoundError) and not is_away(uri, error)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from recsys.track.delivery import NotYetError, deliver
 from recsys.track.spool import Journal, say_once, spool_of
-from recsys.track.store import SQLITE, open_store, shown
+from recsys.track.store import SQLITE, StoreAwayError, open_store, shown
 from recsys.track.sync import send_waiting
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ class Outbox:
                 except Exception as error:  # whatever a store that is away makes of the call
                     if stop.is_set():
                         return
-                    self._lose(error)
+                    self._lose(error.__cause__ if isinstance(error, StoreAwayError) else error)
                 else:
                     self._away = False
             with self._sent:
@@ -139,9 +139,9 @@ class Outbox:
             self._wake.wait(SEND_FILE_EVERY_S if self.uri.startswith(SQLITE) else SEND_EVERY_S)
             self._wake.clear()
 
-    def _lose(self, error: Exception | None) -> None:
+    def _lose(self, error: BaseException | None) -> None:
         self._away, self._retry_at, self._client = True, time.monotonic() + RETRY_AFTER_S, None
-        reason = f" ({str(error).partition(chr(10))[0][:200]})" if error is not None else ""
+        reason = f" ({shown(str(error)).partition(chr(10))[0][:200]})" if error is not None else ""
         say_once(
             self.uri,
             f"The MLflow store {shown(self.uri)} is away{reason}: the work goes on, what it logs waits in {spool_of(self.uri)} "

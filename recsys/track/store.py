@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import urlsplit
 
 from recsys.errors import InputError
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 DEFAULT_URI = "sqlite:///mlruns/mlflow.db"
 SQLITE = "sqlite:///"
 INSTEAD = f"check --store or MLFLOW_TRACKING_URI, or use {DEFAULT_URI}"
+AGAIN = "start its server again and run the same command again"
 
 PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 KNOCK_S = 3.0  # how long a server may take to say anything at all
@@ -92,9 +93,42 @@ def open_store(uri: str) -> "MlflowClient":
                 f"back it up, then run `mlflow db upgrade {shown(uri)}`"
             ) from error
         reason = str(error).partition("\n")[0].partition(". ")[0]
-        kind = StoreAwayError if is_away(uri, error) else InputError
-        raise kind(f"The MLflow store {shown(uri)} cannot be opened ({reason}): {INSTEAD}") from error
-    return client
+        said = f"The MLflow store {shown(uri)} cannot be opened ({reason})"
+        if is_away(uri, error):
+            raise StoreAwayError(f"{said}: {AGAIN}, or {INSTEAD}") from error
+        raise InputError(f"{said}: {INSTEAD}") from error
+    return cast("MlflowClient", _Reached(client, uri)) if uri.startswith("http") else client
+
+
+class _Reached:
+    """MLflow's client of a server that has answered once. A call raises StoreAwayError where it answers no more."""
+
+    def __init__(self, client: "MlflowClient", uri: str) -> None:
+        self._client, self._uri = client, uri
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._client, name)
+        return self._asking(found) if callable(found) else found
+
+    def _asking(self, call: Callable[..., T]) -> Callable[..., T]:
+        def ask(*words: Any, **options: Any) -> T:
+            try:
+                return call(*words, **options)
+            except Exception as error:
+                if getattr(error, "errno", None) is not None or not is_away(self._uri, error):  # errno: of a file here
+                    raise
+                raise StoreAwayError(
+                    shown(f"The MLflow store {self._uri} answers no more ({_first_cause(error)}): {AGAIN}")
+                ) from error
+
+        return ask
+
+
+def _first_cause(error: BaseException) -> str:
+    """What MLflow's error began with, such as a refused connection; of a download, which keeps texts alone, the last line."""
+    while (before := error.__cause__ or error.__context__) is not None:
+        error = before
+    return str(error).strip().rpartition("\n")[2]
 
 
 def is_away(uri: str, error: Exception) -> bool:
@@ -103,7 +137,8 @@ def is_away(uri: str, error: Exception) -> bool:
 
     if isinstance(error, MlflowException):
         return uri.startswith("http") and error.error_code not in ANSWERS
-    return _server(uri) is not None and isinstance(error, (OSError, http.client.HTTPException))
+    status = getattr(getattr(error, "response", None), "status_code", 500)  # MLflow leaves some answers about artefacts raw
+    return _server(uri) is not None and isinstance(error, (OSError, http.client.HTTPException)) and status >= 500
 
 
 def unless_absent(ask: Callable[[], T]) -> T | None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from recsys.track.delivery import NotYetError, deliver, orphaned
 from recsys.track.spool import Journal, journals, log
-from recsys.track.store import open_store, resolve_uri
+from recsys.track.store import StoreAwayError, open_store, resolve_uri
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -45,7 +45,7 @@ def sync(uri: str | None = None) -> int:
 def send_waiting(client: "MlflowClient", uri: str) -> int:
     """Send the journals that processes have left, oldest first; returns how many are wholly sent.
 
-    Raises whatever a store that goes away meanwhile makes of the call. A run that a killed process left open is KILLED.
+    Raises StoreAwayError where a server goes away meanwhile. A run that a killed process left open is KILLED.
     """
     sent = 0
     for folder in journals(uri):
@@ -59,6 +59,8 @@ def send_waiting(client: "MlflowClient", uri: str) -> int:
             sent += 1
         except NotYetError:  # what it hangs on is in a journal that somebody still writes to, or was deleted
             continue
+        except StoreAwayError:
+            raise
         except (AssertionError, LookupError, TypeError, ValueError) as error:  # of another version, or broken
             kept = journal.set_aside()
             log.warning(f"{folder} holds what this version cannot send ({error!r}): it is kept as {kept}, the rest goes on")

@@ -230,7 +230,10 @@ def test_a_damaged_champion_is_not_judged(world: World) -> None:
     run_id = track.get_alias("small", CHAMPION, uri=world.uri).run_id
     home = next(each for each in world.layout.workspaces() if each.run_id == run_id)
     damage(home.checkpoint("retriever") / MODEL_FILE)
+    half_made = world.layout.champion(day(7)).root / ".metrics.1.tmp"  # as a run leaves it that is killed while it judges
+    half_made.mkdir(parents=True)
     world.run(7)
+    assert not half_made.exists()
     found = world.state(7).detail("evaluate")["champion"]
     assert "metrics" not in found
     assert f"{home.checkpoint('retriever') / MODEL_FILE} is missing or differs" in found["why_not"]

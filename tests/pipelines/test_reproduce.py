@@ -19,6 +19,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),
 ]
 SMALL = [
+    *("--set", "max_history=20"),  # below the default of ranker.max_history, which the stored config spells out
     *("--set", "retriever.fit.epochs=1", "--set", "retriever.encoder.dim=8"),
     *("--set", "ranker.fit.epochs=1", "--set", "ranker.fit.batch_size=128"),
 ]
