@@ -16,11 +16,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from recsys.columns import FIRST_ID
 from recsys.columns import USER_ID as USER_TEXT
 from recsys.errors import InputError
+from serving.answers import Recommendations
 from serving.bundle.bundle import Bundle
 from serving.cascade.asked import check_k
 from serving.catalogue.catalogue import EVERYTHING, Catalogue
 from serving.recommend import recommend_many
-from serving.schema import Query, Recommendations, parse
+from serving.schema import Query, parse
 
 USERS_AT_ONCE = 64  # asked of the graphs together
 USERS_WRITTEN = 4_096  # lists held in memory, and the rows of one group of the file

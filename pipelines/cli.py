@@ -1,7 +1,6 @@
 """The `recsys` command. Every command reads artefacts, calls one stage, and says where its output lies and what to run next."""
 
 import errno
-import json
 import signal
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ import typer
 from rich.markup import escape
 from typer.core import TyperGroup
 
+from pipelines.ablation.command import ablate
 from pipelines.comparison.command import compare
 from pipelines.daily.command import daily
 from pipelines.data_commands import data_app
@@ -20,20 +20,21 @@ from pipelines.ids_command import ids
 from pipelines.keys_command import keys_app
 from pipelines.monitor.command import status
 from pipelines.off_policy_command import off_policy
-from pipelines.options import ConfigOption, SetOption, StoreOption, WorkspaceOption, open_run, same_run
+from pipelines.options import ConfigOption, SetOption, StoreOption, WorkspaceOption, given, open_run, same_run
 from pipelines.promotion.command import promote
 from pipelines.promotion.rollback_command import rollback
+from pipelines.recommend_command import recommend
 from pipelines.reproduction.command import reproduce
 from pipelines.schedule.command import schedule
 from pipelines.serve_command import serve
-from pipelines.show import show_items, show_metrics
+from pipelines.show import show_metrics
 from pipelines.show_data import show_prepared
 from pipelines.simulate_command import simulate
 from pipelines.skew.command import skew
 from pipelines.sweeping.command import sweep
 from pipelines.sync_command import sync
 from pipelines.terminal import JsonOption, console, print_json, say_next
-from pipelines.workspace import Workspace, config_path
+from pipelines.workspace import Workspace
 from recsys.errors import InputError
 
 ORDER = (
@@ -67,8 +68,10 @@ app.command()(serve)
 app.command()(daily)
 app.command()(schedule)
 app.command()(status)
+app.command()(recommend)
 app.command()(compare)
 app.command()(sweep)
+app.command()(ablate)
 app.command()(reproduce)
 app.command()(sync)
 app.command()(skew)
@@ -76,7 +79,6 @@ app.command()(forget)
 INTERRUPTED = 130  # what typer turns Ctrl-C into
 
 DataOption = Annotated[Path | None, typer.Option("--data", help="folder of the raw logs")]
-BundleOption = Annotated[Path | None, typer.Option("--bundle", help="folder of the bundle", show_default="the run's")]
 
 
 @app.command()
@@ -99,7 +101,7 @@ def prepare(
     from pipelines import data_report, stages
     from recsys.data.engines import engine as make_engine
 
-    chosen = make_engine(**_given(kind=engine, workers=workers, address=address))
+    chosen = make_engine(**given(kind=engine, workers=workers, address=address))
     settings, workspace = open_run(config, set_, root)
     prepared = stages.prepare(
         settings, data or workspace.raw, workspace, engine=chosen, anew=anew, console=None if as_json else console
@@ -203,92 +205,6 @@ def export(
 
 
 @app.command()
-def ablate(
-    config: ConfigOption = "demo", root: WorkspaceOption = None, set_: SetOption = None,
-    over: Annotated[
-        str | None, typer.Option("--over", help="a key that takes one of several kinds, as denoise, loss or retriever.encoder")
-    ] = None,
-    variant: Annotated[
-        list[str] | None,
-        typer.Option("--variant", help="YAML, 'NAME: {retriever.denoise: {kind: truncated}}'; one or several keys; repeatable"),
-    ] = None,
-    stage: Annotated[
-        str | None,
-        typer.Option(
-            "--stage", help="retriever, generator, policy or ranker", show_default="where the key is; retriever before others"
-        ),
-    ] = None,
-    seeds: Annotated[int, typer.Option("--seeds", help="how many, from the config's own on")] = 3,
-    store: StoreOption = None, as_json: JsonOption = False,
-) -> None:  # fmt: skip
-    """Train a base and its variants with the same data and seeds, and say which differences are shown, where, and at what cost.
-
-    Started again it goes on: what is trained is not trained again.
-
-    Example: recsys ablate --config ml-1m --over denoise --seeds 3
-    """
-    from pipelines.ablation.ablate import ablate
-    from pipelines.ablation.table import render
-    from pipelines.ablation.variants import plan
-    from recsys.config import load
-
-    settings, workspace = open_run(config, set_, root)
-    chosen = plan(settings, over, variant or [], lambda *more: load(config_path(config), *(set_ or []), *more), stage)
-    names = ", ".join(chosen.variants)
-    console.print(f"{chosen.title}: training the {chosen.stage} of {escape(names)}", highlight=False, soft_wrap=True)
-    found, folder = ablate(settings, workspace, chosen, seeds=seeds, console=console, uri=store)
-    if as_json:
-        print_json(found)
-    console.print(render(found))
-    console.print(f"[bold]ablation[/] in {folder}: ablation.md, ablation.json, ablation.png")
-    say_next("recsys compare --experiment recsys-ablation --metric 'test/*'")
-
-
-@app.command()
-def recommend(
-    config: ConfigOption = "demo", root: WorkspaceOption = None, bundle: BundleOption = None,
-    user: Annotated[str | None, typer.Option(help="external id of a user of the log")] = None,
-    history: Annotated[str | None, typer.Option(help="item ids, oldest first, separated by commas, instead of a user")] = None,
-    k: int = 10, exclude: Annotated[str | None, typer.Option(help="item ids to leave out, separated by commas")] = None,
-    url: Annotated[str | None, typer.Option(help="ask this endpoint instead of opening the bundle here")] = None,
-    all_users: Annotated[bool, typer.Option("--all-users", help="lists for all users of the bundle, into --out")] = False,
-    out: Annotated[Path | None, typer.Option("--out", help="with --all-users: the Parquet file to write")] = None,
-    as_json: JsonOption = False,
-) -> None:  # fmt: skip
-    """Recommend items to one user, from a bundle or a running endpoint; or to all users of a bundle, into a file.
-
-    Example: recsys recommend --config ml-1m --user 42 --k 5
-    or recsys recommend --config ml-1m --all-users --out recs.parquet --k 10
-    """
-    from serving.bundle.bundle import Bundle
-    from serving.client import ask
-    from serving.recommend import recommend as answer
-    from serving.schema import Query, parse
-
-    if all_users or out:
-        if not (all_users and out) or user or history or exclude or url:
-            raise InputError("--all-users goes with --out, --k, --config and --bundle: give both of --all-users and --out")
-        from pipelines.batch_scoring import recommend_all
-
-        written = recommend_all(bundle or open_run(config, None, root)[1].bundle, out, k, console=None if as_json else console)
-        if as_json:
-            print_json(written)
-        console.print(f"[bold]{written['users']:,} lists[/] of {k} in {out}, {written['users_per_s']:,.0f} users/s")
-        return
-    query = _given(
-        user_id=user, history=history.split(",") if history else None, exclude=exclude.split(",") if exclude else None
-    )
-    if url:
-        found = ask(url, **query, k=k)
-    else:
-        folder = bundle or open_run(config, None, root)[1].bundle
-        found = answer(Bundle.load(folder), parse(Query, json.dumps({**query, "k": k}))).model_dump()
-    if as_json:
-        print_json(found)
-    show_items(console, found)
-
-
-@app.command()
 def doctor(store: StoreOption = None, as_json: JsonOption = False) -> None:
     """Check versions, ONNX Runtime, the MLflow store, disk and memory, and say the mend for each failure."""
     from pipelines.doctor import checks, healthy, render, to_json
@@ -314,10 +230,6 @@ def demo(
     from pipelines.demo import demo
 
     demo(console, data=data, config=config, overrides=set_ or [], uri=store)
-
-
-def _given(**options: Any) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
 
 
 def _stop(*_: object) -> NoReturn:

@@ -2,7 +2,7 @@
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -35,3 +35,8 @@ def same_run(config: str, root: Path | None, overrides: list[str] | None = None)
     """The options that name the same run again."""
     words = ["--config", config, *(["--workspace", str(root)] if root else [])]
     return shlex.join([*words, *(word for each in overrides or [] for word in ("--set", each))])
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """The options that were said, by name."""
+    return {name: value for name, value in options.items() if value is not None}

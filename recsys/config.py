@@ -1,15 +1,15 @@
-"""The run configuration, and the only reader of YAML."""
+"""The run configuration: its sections, what follows from them, and what has to fit between them."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, model_validator
 
+from recsys.config_file import read, sentence
 from recsys.continual_config import ContinualConfig
 from recsys.daily_config import DailyConfig
 from recsys.data import Data
 from recsys.errors import InputError
+from recsys.evaluation_config import EvaluationConfig
 from recsys.generate.generator import CODES
 from recsys.generator_config import GeneratorConfig
 from recsys.metrics.slices import RULES
@@ -27,33 +27,6 @@ __all__ = [
     "ContinualConfig", "DailyConfig", "EvaluationConfig", "GeneratorConfig", "ItemViewsConfig", "PolicyConfig",
     "PromotionConfig", "RankerConfig", "RetrieverConfig", "RunConfig", "SequenceViewsConfig", "ServingConfig", "load",
 ]  # fmt: skip
-
-
-class EvaluationConfig(Spec):
-    ks: tuple[Annotated[int, Field(ge=1)], ...] = Field((10, 20, 50), min_length=1)
-    request_time: Literal["target", "last_event"] = Field(
-        "target",
-        description="when a list is asked for: as the target happens, or, for the model not to know, as the last event did",
-    )
-    filter_seen: bool = Field(True, description="items of the user's history are taken out of the ranking")
-    ece_bins: int = Field(15, ge=2)
-    user_slices: dict[str, str] = Field(
-        default_factory=dict, description="name -> SQL condition on a user's features or history_length, such as age < 25"
-    )
-    item_slices: dict[str, str] = Field(
-        default_factory=dict,
-        description="name -> SQL condition on an item's features, title or train_count",
-    )
-    category: str | None = Field(
-        None, description="the item feature that diversity and calibration of categories read; default: the first one"
-    )
-
-    @field_validator("ks")
-    @classmethod
-    def _each_k_once(cls, ks: tuple[int, ...]) -> tuple[int, ...]:
-        if len(set(ks)) < len(ks):
-            raise ValueError(f"{list(ks)} names a K twice: name each once")
-        return ks
 
 
 class RunConfig(Spec):
@@ -298,84 +271,8 @@ def load(path: Path, *overrides: str, stored: bool = False) -> RunConfig:
 
     A file may begin with `extends: other.yaml`, a file beside it whose keys it overrides one by one.
     """
-    tree = _tree(path, ())
-    for override in overrides:
-        key, equals, text = override.partition("=")
-        if not equals or not key:
-            raise InputError(f"override {override!r} is not of the form section.key=value")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise InputError(f"override {override!r}: the value is not valid YAML: {' '.join(str(error).split())}") from error
-        tree = _merge(tree, _nest(key.split("."), value))
+    tree = read(path, overrides)
     try:
         return RunConfig.model_validate(tree, context={STORED: stored})
     except ValidationError as error:
-        raise InputError(f"{path}: {_sentence(error)}") from error
-
-
-def _tree(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
-    if path.resolve() in above:
-        raise InputError(f"{path}: `extends` goes round in a circle")
-    try:
-        tree = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be read ({error.strerror}): name a config file, or one of the shipped configs"
-        ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(tree, dict):
-        raise InputError(f"{path} must hold a mapping of sections, such as `name:` and `data:`")
-    base = tree.pop("extends", None)
-    return tree if base is None else _merge(_tree(path.parent / str(base), (*above, path.resolve())), tree)
-
-
-def _merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
-    """`change` over `base`, key by key; a change of `kind` replaces the whole section, since its settings are other ones."""
-    merged = dict(base)
-    for key, value in change.items():
-        old = merged.get(key)
-        same_kind = isinstance(old, dict) and isinstance(value, dict) and value.get("kind", old.get("kind")) == old.get("kind")
-        merged[key] = _merge(old, value) if same_kind and isinstance(old, dict) else value
-    return merged
-
-
-def _nest(keys: list[str], value: Any) -> dict[str, Any]:
-    return {keys[0]: value if len(keys) == 1 else _nest(keys[1:], value)}
-
-
-def _sentence(error: ValidationError) -> str:
-    first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"]) or "the config"
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    match first["type"]:
-        case "extra_forbidden":
-            return f"unknown key {place!r}: choose from {_choices(first['loc'])}{more}"
-        case "union_tag_not_found":
-            return f"{place!r} needs a `kind`: choose from {_choices((*first['loc'], ''))}{more}"
-        case "missing":
-            return f"{place!r} is missing{more}"
-        case "value_error":
-            return f"{place}: {first['ctx']['error']}{more}"
-        case _:
-            return f"{place} = {first.get('input')!r}: {first['msg']}{more}"
-
-
-def _choices(place: tuple[int | str, ...]) -> list[str]:
-    """The keys that are allowed where a misspelt one stands."""
-    schema: dict[str, Any] = RunConfig.model_json_schema()
-    definitions, node = schema["$defs"], schema
-    for part in place[:-1]:
-        below = node.get("items", {}) if isinstance(part, int) else node.get("properties", {}).get(part, {})
-        node = _resolve(below, definitions, str(part)) or node
-    return sorted(node.get("properties", {}))
-
-
-def _resolve(node: dict[str, Any], definitions: dict[str, Any], tag: str) -> dict[str, Any]:
-    for candidate in (node, *node.get("anyOf", []), *node.get("allOf", [])):
-        if "$ref" in candidate:
-            return definitions[candidate["$ref"].rsplit("/", 1)[1]]
-        if "discriminator" in candidate:
-            return {"properties": {kind: {"$ref": ref} for kind, ref in candidate["discriminator"]["mapping"].items()}}
-    return node
+        raise InputError(f"{path}: {sentence(error, RunConfig)}") from error

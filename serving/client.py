@@ -11,24 +11,9 @@ from urllib.parse import quote, urlsplit
 
 from recsys.errors import InputError
 from recsys.spec import Spec
+from serving.answers import Accepted, Forgotten, Health, Info, Ranked, Recommendations, Similar
 from serving.event_id import event_id
-from serving.schema import (
-    MAX_EVENTS,
-    Accepted,
-    Body,
-    Event,
-    Events,
-    Forgotten,
-    Health,
-    Info,
-    Query,
-    Ranked,
-    RankQuery,
-    Recommendations,
-    Similar,
-    SimilarQuery,
-    parse,
-)
+from serving.schema import MAX_EVENTS, Body, Event, Events, Query, RankQuery, SimilarQuery, parse
 
 AnySpec = TypeVar("AnySpec", bound=Spec)
 RETRIED = (429, 503)  # statuses that ask for another try
@@ -40,7 +25,9 @@ class ServerError(RuntimeError):
 
 
 class Client:
-    """One per server; threads may share it, each has a connection of its own. Fields are those of `serving.schema`.
+    """One per server; threads may share it, each has a connection of its own.
+
+    Fields are those of `serving.schema` and `serving.answers`.
 
     What fails for a moment (no connection, status 429 or 503) is tried again, with twice the time in between each time and up
     to half of it at random, so that clients do not come back all at once; a Retry-After of the server counts for more. That is

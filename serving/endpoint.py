@@ -11,6 +11,7 @@ import numpy as np
 
 from recsys.columns import FIRST_ID
 from recsys.errors import InputError
+from serving.answers import Accepted, Forgotten, Ranked, Recommendations, Similar
 from serving.batcher import Batcher, QueueFullError
 from serving.bundle.bundle import Bundle
 from serving.cascade.answer import answer
@@ -22,18 +23,7 @@ from serving.catalogue.catalogue import Catalogue
 from serving.error_memory.memories import Memories
 from serving.journal.journal import Journal
 from serving.models.models import Chosen, Models
-from serving.schema import (
-    Accepted,
-    Asker,
-    Events,
-    Forgotten,
-    Query,
-    Ranked,
-    RankQuery,
-    Recommendations,
-    Similar,
-    SimilarQuery,
-)
+from serving.schema import Asker, Events, Query, RankQuery, SimilarQuery
 from serving.settings import Settings
 from serving.state.open import open_store
 from serving.state.reconciler import Reconciler

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from serving.answers import Recommendations
 from serving.bundle.bundle import Bundle
 from serving.cascade.answer import answer
 from serving.cascade.asked import check_k, resolve
 from serving.cascade.score import score
 from serving.catalogue.catalogue import EVERYTHING, Catalogue
-from serving.schema import Query, Recommendations
+from serving.schema import Query
 from serving.state.store import Live
 
 

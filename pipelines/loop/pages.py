@@ -19,9 +19,10 @@ from recsys.errors import InputError
 from recsys.simulate.files import Files
 from recsys.simulate.loop import EMPTY, Audience
 from recsys.simulate.world import TASKS, Floats, Ints
+from serving.answers import Recommendations
 from serving.client import Client
 from serving.journal.writer import repair
-from serving.schema import Event, Recommendations
+from serving.schema import Event
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,7 +1,7 @@
 """Examples of answers for the OpenAPI document: objects of the classes themselves, so that they cannot grow stale."""
 
 from recsys.spec import Spec
-from serving.schema import (
+from serving.answers import (
     Accepted,
     Alive,
     CanaryFacts,

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from recsys.errors import InputError
+from serving.answers import Alive, Health
 from serving.api.info import deployed, info
 from serving.api.metrics import MEDIA_TYPE, Metrics
 from serving.api.page import Page
@@ -17,7 +18,7 @@ from serving.endpoint import Endpoint
 from serving.journal.journal import JournalDownError
 from serving.models import admin
 from serving.models.deployment import Deployment, read
-from serving.schema import MAX_TEXT, Alive, CanaryOrder, DeployOrder, Events, Health, Query, RankQuery, SimilarQuery
+from serving.schema import MAX_TEXT, CanaryOrder, DeployOrder, Events, Query, RankQuery, SimilarQuery
 from serving.state.store import StoreDownError
 
 

@@ -8,10 +8,10 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 from recsys.errors import InputError
+from serving.answers import CanaryFacts, Deployed, Info, ModelInfo
 from serving.bundle.bundle import Bundle
 from serving.endpoint import Endpoint
 from serving.models.deployment import Deployment, Placed, read
-from serving.schema import CanaryFacts, Deployed, Info, ModelInfo
 
 SHOWN_VALUES = 1_000  # of a feature
 STARTED = datetime.now(UTC).isoformat(timespec="seconds")

@@ -8,10 +8,10 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from recsys.spec import Spec
+from serving.answers import Refusal
 from serving.api.examples import ANSWERS, REFUSALS
 from serving.api.info import package
 from serving.api.routes import Route
-from serving.schema import Refusal
 
 REF = "#/components/schemas/{model}"
 JSON = "application/json"

@@ -5,29 +5,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from recsys.spec import Spec
+from serving.answers import Accepted, Alive, Deployed, Forgotten, Health, Info, Ranked, Recommendations, Similar
 from serving.api import handlers
 from serving.api.handlers import Call, Desk
 from serving.api.keys import Scope
 from serving.api.reply import Reply
-from serving.schema import (
-    Accepted,
-    Alive,
-    Body,
-    CanaryOrder,
-    Deployed,
-    DeployOrder,
-    Events,
-    Forgotten,
-    Health,
-    Info,
-    Query,
-    Ranked,
-    RankQuery,
-    Recommendations,
-    RollbackOrder,
-    Similar,
-    SimilarQuery,
-)
+from serving.schema import Body, CanaryOrder, DeployOrder, Events, Query, RankQuery, RollbackOrder, SimilarQuery
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from serving.answers import Explanation, Flag, HistoryEntry, Item, Recommendations, Rung, Source
 from serving.bundle.bundle import Array, Bundle
 from serving.cascade import reason
 from serving.cascade.asked import Asked
@@ -14,7 +15,7 @@ from serving.cascade.fallback import StandIn, stand_ins
 from serving.cascade.filters import AS_ASKED
 from serving.cascade.rerank import rerank
 from serving.cascade.score import Scored
-from serving.schema import Explanation, Flag, HistoryEntry, Item, Query, Recommendations, Rung, Source
+from serving.schema import Query
 
 EXPLAINED = 200  # entries of a history and candidates that an explanation shows
 LADDER: tuple[Rung, ...] = ("retrieval", "session", "segment", "popularity")

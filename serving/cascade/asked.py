@@ -8,11 +8,12 @@ import numpy as np
 
 from recsys.columns import FIRST_ID, UNKNOWN_ID
 from recsys.errors import InputError
+from serving.answers import Flag
 from serving.bundle.bundle import Array, Bundle
 from serving.cascade.filters import NOTHING, Filters, filters
 from serving.catalogue.catalogue import EVERYTHING, Catalogue
 from serving.error_memory.of_bundle import BundleMemory
-from serving.schema import Asker, Flag, Query, SimilarQuery
+from serving.schema import Asker, Query, SimilarQuery
 from serving.state.history import History, history
 from serving.state.store import Live
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from recsys.columns import TRAIN_COUNT
+from serving.answers import Rung
 from serving.bundle.bundle import Array, Bundle
 from serving.cascade.asked import Asked
 from serving.cascade.filters import AS_ASKED, SEEN_TOO, UNSOLD_TOO, Level
-from serving.schema import Rung
 
 NEWEST = 20  # items of the history whose co-visits count
 DECAY = 0.8  # how much less each older one counts

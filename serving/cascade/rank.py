@@ -7,13 +7,14 @@ from typing import Literal
 import numpy as np
 
 from recsys.columns import FIRST_ID
+from serving.answers import Flag, Item, Ranked
 from serving.bundle.bundle import Array, Bundle
 from serving.cascade.asked import Asked, dense_items
 from serving.cascade.candidates import find
 from serving.cascade.compensate import compensated
 from serving.cascade.probabilities import padded, probabilities
 from serving.catalogue.shelf import only
-from serving.schema import Flag, Item, Ranked, RankQuery
+from serving.schema import RankQuery
 
 logger = logging.getLogger("recsys.serving")
 

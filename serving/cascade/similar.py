@@ -6,10 +6,11 @@ import numpy as np
 
 from recsys.columns import FIRST_ID
 from recsys.errors import InputError
+from serving.answers import Item, Similar
 from serving.bundle.bundle import Array, Bundle
 from serving.cascade.asked import check_k, dense_items
 from serving.cascade.reason import name
-from serving.schema import Item, Similar, SimilarQuery
+from serving.schema import SimilarQuery
 
 BLOCK = 65_536  # items at a time: bounds what a table of half precision takes as float32
 

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recsys.errors import InputError
+from serving.answers import Recommendations
 from serving.bundle.bundle import Bundle
 from serving.cascade.asked import Asked
 from serving.cascade.score import Scored
 from serving.journal.predictions import prediction_line
 from serving.journal.records import event_line, forgotten_line, impression_lines, request_line
 from serving.journal.writer import NEWLINE, Writer, repair
-from serving.schema import Asker, Recommendations
+from serving.schema import Asker
 from serving.state.store import LiveEvent
 
 EVENTS, REQUESTS, PREDICTIONS, ID_FILE, LOCK_FILE = "events", "requests", "predictions", "id", ".lock"

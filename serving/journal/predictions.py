@@ -11,10 +11,10 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from recsys.error_memory import ErrorMemorySpec
 from recsys.spec import Spec
+from serving.answers import Recommendations
 from serving.bundle.bundle import Bundle
 from serving.cascade.asked import Asked
 from serving.cascade.score import Scored
-from serving.schema import Recommendations
 
 
 class Prediction(Spec):

@@ -9,11 +9,12 @@ from math import isfinite
 from typing import Any
 
 from recsys.columns import FIRST_ID
+from serving.answers import Recommendations
 from serving.bundle.bundle import Bundle
 from serving.bundle.features import Features
 from serving.cascade.asked import Asked
 from serving.cascade.score import Scored
-from serving.schema import Asker, Recommendations
+from serving.schema import Asker
 from serving.state.store import LiveEvent
 
 IMPRESSION, FORGOTTEN = "impression", "forgotten"

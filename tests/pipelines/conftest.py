@@ -1,5 +1,6 @@
-"""The command line, run in this process, and what ablations train."""
+"""The command line, run in this process or as a chain of commands; a store for it; what ablations train."""
 
+import shutil
 import signal
 import sys
 from collections import Counter
@@ -11,7 +12,10 @@ from typing import Any
 
 import pytest
 import torch
+from chain_world import Chain
+from planted_runs import plant_run
 from served_log import Served, make_served
+from sweep_world import WORDS, write_run
 
 from pipelines.ablation import run as ablation_run
 from pipelines.cli import main
@@ -23,6 +27,26 @@ from recsys.dataset import Dataset
 def served(tmp_path_factory: pytest.TempPathFactory, group: torch.device) -> Served:
     """A bundle with point-in-time features, and the log with what came after it."""
     return make_served(tmp_path_factory.mktemp("served"), group)
+
+
+@pytest.fixture(scope="session")
+def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
+    """A demo of small size: simulated, prepared, trained, evaluated and exported."""
+    return Chain.make(tmp_path_factory.mktemp("chain"))
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store without runs, whose tables take seconds to make."""
+    file = tmp_path_factory.mktemp("made") / "mlflow.db"
+    plant_run(f"sqlite:///{file}", "none", experiment="none", document=False)
+    return file
+
+
+@pytest.fixture
+def store(empty_store: Path, tmp_path: Path) -> str:
+    """A store without runs of the test's own."""
+    return f"sqlite:///{shutil.copy(empty_store, tmp_path / 'mlflow.db')}"
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +115,11 @@ def one_group(group: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
         yield group
 
     monkeypatch.setattr("recsys.train.distributed.process_group", joined)
+
+
+@pytest.fixture
+def sweep(cli: Cli, one_group: None, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """`recsys sweep` in this process, in a folder with a config and its dataset."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    write_run(tmp_path)
+    return lambda *words: cli(*WORDS, *words)

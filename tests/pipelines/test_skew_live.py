@@ -12,9 +12,10 @@ from served_log import BY_USER, CUT_MS, HOUR, Served, log, write_journal
 
 from pipelines.skew.logged import FOLDER
 from pipelines.skew.measure import Limits, measure
+from serving.answers import Recommendations
 from serving.client import Client
 from serving.run import running_service
-from serving.schema import Event, Recommendations
+from serving.schema import Event
 
 pytestmark = pytest.mark.filterwarnings("ignore:Please use DTensor")
 USERS, OTHER = [f"u{n}" for n in range(4)], "u9"

@@ -12,10 +12,11 @@ from urllib.request import Request, urlopen
 import pytest
 
 from recsys.errors import InputError
+from serving.answers import Recommendations
 from serving.api.keys import add_key
 from serving.client import Client, ServerError, ask
 from serving.run import free_port, running_service
-from serving.schema import Event, Query, Recommendations
+from serving.schema import Event, Query
 
 
 @pytest.fixture(scope="module")

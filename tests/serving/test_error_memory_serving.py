@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from serving.answers import Recommendations
 from serving.bundle.bundle import Bundle
 from serving.cascade.compensate import compensated as compensated_answers
 from serving.endpoint import Endpoint
 from serving.error_memory import memories
 from serving.models.deployment import Deployment, Placed, write
-from serving.schema import Event, Events, Query, RankQuery, Recommendations
+from serving.schema import Event, Events, Query, RankQuery
 from serving.settings import Settings
 
 MEMORY = {"tasks": ["click"], "window_s": 5, "prior": 0, "strength": 1, "item_share": 1, "bits": 4, "slots": 16}

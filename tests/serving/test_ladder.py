@@ -10,12 +10,13 @@ import pytest
 from cascade_oracle import ITEMS, Case, expected, rungs
 from tiny_bundle import COVISIT_IN, NUM_CANDIDATES, NUM_ITEMS, POPULAR_P, SEGMENT_VP, item_text, timeline_of
 
+from serving.answers import Recommendations
 from serving.bundle.bundle import Bundle
 from serving.bundle.stand_ins import StandIns
 from serving.cascade.answer import answer
 from serving.cascade.asked import resolve
 from serving.recommend import recommend
-from serving.schema import Query, Recommendations
+from serving.schema import Query
 from serving.state.store import Live, LiveEvent
 
 

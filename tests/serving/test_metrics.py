@@ -10,10 +10,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.values import MultiProcessValue
 from wire import own_endpoint, send
 
+from serving.answers import Item, Recommendations
 from serving.api.metrics import FOLDER_VARIABLE, Metrics
 from serving.drift import MIN_VALUES, WINDOW, Drift, stability_index
 from serving.run import running_service
-from serving.schema import Item, Recommendations
 
 Numbers = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 

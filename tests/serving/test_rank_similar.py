@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from tiny_bundle import NUM_CANDIDATES, POPULAR_P, ROWS, SIMILARITY_NN, VECTOR_ND, item_text, probabilities, timeline_of
 
 from recsys.errors import InputError
+from serving.answers import Ranked
 from serving.bundle.bundle import Bundle
 from serving.cascade.asked import resolve
 from serving.cascade.rank import rank
 from serving.cascade.similar import similar
-from serving.schema import Ranked, RankQuery, SimilarQuery
+from serving.schema import RankQuery, SimilarQuery
 from serving.state.store import Live
 
 

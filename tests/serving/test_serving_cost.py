@@ -8,9 +8,10 @@ import pytest
 
 from pipelines import serving_cost
 from recsys.errors import InputError
+from serving.answers import Recommendations
 from serving.bundle.bundle import Bundle
 from serving.recommend import recommend
-from serving.schema import Query, Recommendations
+from serving.schema import Query
 
 
 def test_requests_are_of_known_users_and_a_slow_one_shows(bundle_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

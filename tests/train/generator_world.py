@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from planted_data import planted_config
-from test_loop import Recorder, assert_same_tensors, resume_folder, state_without_clock, tensors
+from training_runs import Recorder, assert_same_tensors, resume_folder, state_without_clock, tensors
 
 from pipelines.semantic_ids import build_ids
 from pipelines.train import train_generator, train_retriever

@@ -10,7 +10,7 @@ import torch
 from planted_data import BLOCK_ITEMS, BLOCKS, NUM_ITEMS, planted_timelines
 from safetensors.torch import load_file
 from test_contrast_terms import config_with
-from test_loop import Recorder
+from training_runs import Recorder
 
 from pipelines.models import retrieval_graph
 from pipelines.train import train_retriever

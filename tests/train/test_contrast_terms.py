@@ -9,8 +9,8 @@ import pytest
 import torch
 from planted_data import BLOCK_ITEMS, NUM_ITEMS, planted_config
 from pydantic import ValidationError
-from test_loop import Recorder
 from torch import Generator, Tensor, nn
+from training_runs import Recorder
 
 from pipelines import models
 from pipelines.terms import contrast_terms

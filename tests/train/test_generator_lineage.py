@@ -10,7 +10,7 @@ import torch
 from generator_world import IDS, begun, generator_config, train
 from planted_data import write_dataset
 from safetensors.torch import load_file
-from test_loop import Recorder
+from training_runs import Recorder
 
 from pipelines import models
 from pipelines.evaluate import evaluate_run

@@ -14,8 +14,8 @@ from generator_world import train as train_generator
 from planted_data import NUM_ITEMS, leave_one_out, planted_timelines, write_dataset
 from policy_world import EVENTS, write_bandit
 from safetensors.torch import load_file
-from test_loop import Recorder, assert_same_tensors, history, resume_folder, tensors
 from torch import Tensor
+from training_runs import Recorder, assert_same_tensors, history, resume_folder, tensors
 
 from pipelines import models
 from pipelines.policy import generator_kind, policy_job, retriever_scorer, train_policy

@@ -16,7 +16,9 @@ import torch
 from generator_world import FIT, IDS, assert_pieces_are_the_whole, begun, generator_config, train
 from planted_data import NUM_ITEMS, write_dataset
 from safetensors.torch import load_file
-from test_loop import (
+from torch import Tensor
+from torch.nn import functional
+from training_runs import (
     WORKER,
     Recorder,
     assert_same_tensors,
@@ -25,8 +27,6 @@ from test_loop import (
     resume_folder,
     tensors,
 )  # fmt: skip
-from torch import Tensor
-from torch.nn import functional
 
 from pipelines import models
 from pipelines.evaluate import evaluate_run

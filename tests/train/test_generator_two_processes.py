@@ -7,8 +7,8 @@ import pytest
 import torch
 from generator_world import begun, generator_config, train
 from safetensors.torch import load_file
-from test_loop import Recorder, resume_folder
 from test_two_processes import two
+from training_runs import Recorder, resume_folder
 
 from pipelines.policy import train_policy
 from pipelines.workspace import Workspace

@@ -9,8 +9,8 @@ import torch
 from planted_data import NUM_ITEMS, planted_config, write_dataset
 from pydantic import ValidationError
 from safetensors.torch import load_file
-from test_loop import Recorder
 from torch import Generator, Tensor
+from training_runs import Recorder
 
 from pipelines import models
 from pipelines.train import train_retriever

@@ -1,213 +1,34 @@
-"""Resuming, stopping and failing."""
+"""The loop: when it ends and which model it keeps, what stops it with a sentence, and that every setting trains."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import pytest
 import torch
-from planted_data import planted_config
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
+from training_runs import (
+    TRAINERS,
+    Recorder,
+    Toy,
+    assert_same_tensors,
+    config_of,
+    history,
+    refuse,
+    run_toy,
+    tensors,
+    toy_job,
+    train,
+    without_dropout,
+)
 
-from pipelines.train import train_ranker, train_retriever
-from recsys.artefact import read_manifest
-from recsys.balance.fixed import Fixed
-from recsys.batch import Batch
-from recsys.config import RunConfig
 from recsys.dataset import Dataset
 from recsys.errors import InputError
 from recsys.fit import Fit
-from recsys.loader import SequenceLoader
-from recsys.models.item_codes import ItemCodes
-from recsys.models.item_tower import ItemTower
-from recsys.models.retriever import Retriever
-from recsys.models.sasrec import SASRec
-from recsys.train.checkpoint import RESUME_FILE
-from recsys.train.job import Drawn, Found, Job, Outcome, Start
-from recsys.train.loop import HISTORY_FILE, MODEL_FILE, fit
+from recsys.train.loop import fit
 
 pytestmark = pytest.mark.filterwarnings("ignore:Please use DTensor")
-WORKER = Path(__file__).parent / "train_planted.py"
-SAMPLED = {
-    "loss": {"kind": "sampled_softmax"},
-    "negatives": {"kind": "uniform", "count": 16},
-}  # draws random numbers in every step
-TRAINERS: dict[str, Callable[..., dict[str, Any]]] = {"retriever": train_retriever, "ranker": train_ranker}
-
-
-class Recorder:
-    def __init__(self) -> None:
-        self.losses: list[float] = []
-        self.validations: list[dict[str, float]] = []
-
-    def step(self, job: str, *, step: int, total_steps: int, predictions: int, metrics: dict[str, float]) -> None:
-        self.losses.append(metrics["loss"])
-
-    def validated(self, job: str, *, step: int, epoch: int, metrics: dict[str, float], best: bool) -> None:
-        self.validations.append(metrics)
-
-
-def config_of(**fit_settings: Any) -> RunConfig:
-    config = planted_config({"epochs": 3, "batch_size": 32, **fit_settings})
-    retriever = type(config.retriever).model_validate(config.retriever.model_dump() | SAMPLED)
-    return config.model_copy(update={"retriever": retriever})
-
-
-def train(part: str, config: RunConfig, data: Dataset, out: Path, device: torch.device, **options: Any) -> dict[str, Any]:
-    recorder = options.pop("progress", Recorder())
-    return TRAINERS[part](config, data, out, device=device, progress=recorder, **options)
-
-
-def resume_folder(out: Path) -> Path:
-    """The newest checkpoint of a run that is not at its end."""
-    return max(out.with_name(out.name + ".resume").glob("step-*"))
-
-
-def tensors(folder: Path) -> dict[str, Tensor]:
-    return load_file(folder / (RESUME_FILE if folder.name.startswith("step-") else MODEL_FILE))
-
-
-def history(out: Path) -> list[dict[str, Any]]:
-    return without_clock(json.loads((out / HISTORY_FILE).read_text(), parse_constant=refuse))
-
-
-def without_clock(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{name: value for name, value in entry.items() if name not in ("seconds", "peak_memory_gib")} for entry in entries]
-
-
-def refuse(constant: str) -> None:
-    raise AssertionError(f"{constant} is not JSON")
-
-
-def assert_same_tensors(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
-    assert first.keys() == second.keys()
-    different = [name for name, tensor in first.items() if not torch.equal(tensor, second[name])]
-    assert not different
-
-
-def state_without_clock(folder: Path) -> dict[str, Any]:
-    state: dict[str, Any] = read_manifest(folder, "checkpoint")["state"]
-    state["history"] = without_clock(state["history"])
-    return {name: value for name, value in state.items() if name != "seconds"}
-
-
-@pytest.mark.parametrize("part", ["retriever", "ranker"])
-def test_stopped_and_resumed_equals_undisturbed_bit_for_bit(
-    part: str, planted: Dataset, group: torch.device, tmp_path: Path
-) -> None:
-    config, whole, parts = config_of(), tmp_path / "whole", tmp_path / "parts"
-    steps = read_steps(part, config, planted)
-    late = steps + steps // 2  # in the middle of the second epoch
-
-    assert train(part, config, planted, whole, group, stop_after_steps=late) == {}
-    assert not whole.exists()
-    # Stops: at the first step, in mid-epoch, after an epoch's last step but before its validation, in the next epoch.
-    for stop in (1, steps // 2, steps, steps + 1, late):
-        torch.manual_seed(stop)  # whatever random numbers the process drew before
-        train(part, config, planted, parts, group, stop_after_steps=stop)
-    saved = tensors(resume_folder(whole))
-    assert {name.split("/")[0] for name in saved} == {"model", "best", "dense", "fused_optimizer"}
-    assert_same_tensors(saved, tensors(resume_folder(parts)))
-    assert state_without_clock(resume_folder(whole)) == state_without_clock(resume_folder(parts))
-
-    undisturbed = train(part, config, planted, tmp_path / "third", group)
-    for out in (whole, parts):
-        manifest = train(part, config, planted, out, group)
-        assert manifest["best"] == undisturbed["best"]
-        assert_same_tensors(tensors(out), tensors(tmp_path / "third"))
-        assert history(out) == history(tmp_path / "third")
-        assert not out.with_name(out.name + ".resume").exists()
-
-
-def read_steps(part: str, config: RunConfig, data: Dataset) -> int:
-    """Steps of the first epoch."""
-    recorder = Recorder()
-    out = data.folder.with_name(f"steps-{part}")
-    one = config.model_copy(update={part: getattr(config, part).model_copy(update={"fit": Fit(batch_size=32, epochs=1)})})
-    train(part, one, data, out, torch.device("cpu"), progress=recorder)
-    assert len(recorder.losses) > 4
-    return len(recorder.losses)
-
-
-@pytest.mark.parametrize("kill", [{"kill_at_step": 9}, {"kill_in_save": 8}])
-def test_killed_and_resumed_equals_undisturbed_bit_for_bit(
-    kill: dict[str, int], planted: Dataset, group: torch.device, tmp_path: Path
-) -> None:
-    settings = {"epochs": 3, "batch_size": 32, "checkpoint_minutes": 0}
-    options = {
-        "part": "retriever",
-        "data": str(planted.folder),
-        "out": str(tmp_path / "killed"),
-        "config": {"fit": settings},
-        **kill,
-    }
-    run = subprocess.run(
-        [sys.executable, WORKER, json.dumps([options])], capture_output=True, text=True, env=environment(), timeout=120
-    )
-    assert run.returncode == -signal.SIGKILL, run.stderr
-    assert not (tmp_path / "killed").exists()
-    saved = read_manifest(resume_folder(tmp_path / "killed"), "checkpoint", verify=True)
-    assert 5 < saved["state"]["step"] < 9
-
-    config = planted_config(settings)
-    for out in ("killed", "undisturbed"):
-        train("retriever", config, planted, tmp_path / out, group)
-    assert_same_tensors(tensors(tmp_path / "killed"), tensors(tmp_path / "undisturbed"))
-    assert history(tmp_path / "killed") == history(tmp_path / "undisturbed")
-    assert not list(tmp_path.glob(".*")), "leftovers of the killed run"
-
-
-def test_a_checkpoint_caught_between_two_renames_is_not_lost(planted: Dataset, group: torch.device, tmp_path: Path) -> None:
-    config, out = config_of(), tmp_path / "retriever"
-    train("retriever", config, planted, out, group, stop_after_steps=7)
-    newest = resume_folder(out)
-    newest.rename(newest.with_name(f".{newest.name}.old"))
-    recorder = Recorder()
-    train("retriever", config, planted, out, group, stop_after_steps=9, progress=recorder)
-    assert len(recorder.losses) == 2
-
-
-def test_a_damaged_checkpoint_is_not_used_and_the_one_before_it_is(
-    planted: Dataset, group: torch.device, tmp_path: Path
-) -> None:
-    config, out = config_of(), tmp_path / "retriever"
-    for stop in (1, 3, 5):
-        train("retriever", config, planted, out, group, stop_after_steps=stop)
-    kept = sorted(out.with_name("retriever.resume").iterdir())
-    assert [folder.name for folder in kept] == ["step-000000003", "step-000000005"]
-    damage(kept[1])
-    recorder = Recorder()
-    train("retriever", config, planted, out, group, stop_after_steps=6, progress=recorder)
-    assert len(recorder.losses) == 3  # from step 3
-
-    for folder in out.with_name("retriever.resume").iterdir():
-        damage(folder)
-    with pytest.raises(InputError, match=rf"{RESUME_FILE} .*removing .*retriever\.resume"):
-        train("retriever", config, planted, out, group)
-
-
-def damage(folder: Path) -> None:
-    file = folder / RESUME_FILE
-    file.write_bytes(file.read_bytes()[:-10] + b"0123456789")
-
-
-@pytest.mark.parametrize("change", [{"seed": 2}, {"max_history": 4}])
-def test_the_checkpoint_of_another_config_is_not_gone_on_from(
-    change: dict[str, int], planted: Dataset, group: torch.device, tmp_path: Path
-) -> None:
-    config, out = config_of(), tmp_path / "retriever"
-    other = config.model_copy(update=change)
-    train("retriever", config, planted, out, group, stop_after_steps=5)
-    train("retriever", other, planted, out, group)
-    train("retriever", other, planted, tmp_path / "fresh", group)
-    assert_same_tensors(tensors(out), tensors(tmp_path / "fresh"))
 
 
 def test_the_seed_alone_decides(planted: Dataset, group: torch.device, tmp_path: Path) -> None:
@@ -217,51 +38,6 @@ def test_the_seed_alone_decides(planted: Dataset, group: torch.device, tmp_path:
     assert_same_tensors(tensors(tmp_path / "a"), tensors(tmp_path / "b"))
     a, c = tensors(tmp_path / "a"), tensors(tmp_path / "c")
     assert all(not torch.equal(a[name], c[name]) for name in a if name.endswith(("start", "item.weight")))
-
-
-class Toy:
-    """Learns nothing of interest."""
-
-    weights = MappingProxyType({"toy": 1.0})
-
-    def __init__(self, data: Dataset):
-        self.codes = ItemCodes.make(data.train_count_I, {}, torch.device("cpu"))
-
-    def draw(self, batch: Batch, generator: torch.Generator) -> Drawn:
-        return Drawn(self.codes.all())
-
-    def counts(self, batch: Batch) -> Tensor:
-        return torch.ones(1)
-
-    def parts(self, model: nn.Module, found: Found, batch: Batch, sizes: list[int]) -> Iterator[tuple[Found, Batch]]:
-        return ((found, part) for part in batch.split(sizes))
-
-    def losses(self, model: nn.Module, found: Found, batch: Batch, drawn: Drawn, count_T: Tensor, step: int) -> Outcome:
-        history = batch.ids["history"]
-        time_M = torch.zeros(len(history.value_N) + len(history.length_B), dtype=torch.int64)
-        return Outcome(self.loss(model(history, found["item"], time_M), found["item"])[None], {})
-
-    def loss(self, hidden_MD: Tensor, item_CD: Tensor) -> Tensor:
-        return hidden_MD.square().mean() + item_CD.square().mean()
-
-
-def toy_job(data: Dataset, validate: Callable[[dict[str, Tensor]], dict[str, float]], learner: Toy | None = None) -> Job:
-    """Validation is the test's."""
-    return Job(
-        name="toy",
-        build=lambda: Retriever(SASRec(dim=4, blocks=1, heads=1), ItemTower(), data.num_items, {}, 5),
-        learner=learner or Toy(data),
-        balance=Fixed().build({"toy": 1.0}),
-        loader=SequenceLoader(data, 4, 64, seed=1),
-        validate=validate,
-        main_metric="m",
-    )
-
-
-def run_toy(job: Job, out: Path, device: torch.device, **settings: Any) -> dict[str, Any]:
-    return fit(
-        job, Fit(warmup_steps=0, **settings), seed=1, device=device, out=out, identity={"part": "toy"}, progress=Recorder()
-    )
 
 
 def test_early_stopping_waits_for_patience_and_keeps_the_best(planted: Dataset, group: torch.device, tmp_path: Path) -> None:
@@ -346,11 +122,6 @@ def test_a_batch_in_parts_gives_the_same_model(part: str, planted: Dataset, grou
         torch.testing.assert_close(tensor, results[1][name], atol=2e-5, rtol=1e-4, msg=name)
 
 
-def without_dropout(config: RunConfig) -> RunConfig:
-    retriever = config.retriever.model_copy(update={"encoder": config.retriever.encoder.model_copy(update={"dropout": 0.0})})
-    return config.model_copy(update={"retriever": retriever, "ranker": config.ranker.model_copy(update={"dropout": 0.0})})
-
-
 def test_the_time_of_a_step_is_told_by_part_and_a_trace_is_written(
     planted: Dataset, group: torch.device, tmp_path: Path
 ) -> None:
@@ -385,35 +156,6 @@ def test_the_last_model_is_kept_where_asked(planted: Dataset, group: torch.devic
     manifest = run_toy(toy_job(planted, validate), tmp_path / "toy", group, epochs=3, patience=1, keep="last")
     assert (manifest["epochs"], manifest["best"]) == (3, 0.3)  # nothing stops early, and the model's own value is told
     assert_same_tensors(tensors(tmp_path / "toy"), seen[2])
-
-
-def test_a_run_killed_when_its_time_was_up_still_has_a_model(planted: Dataset, group: torch.device, tmp_path: Path) -> None:
-    """Between the checkpoint of the last step and the end of the validation."""
-
-    def killed(state: dict[str, Tensor]) -> dict[str, float]:
-        raise KeyboardInterrupt
-
-    settings = {"epochs": 10**6, "max_minutes": 1e-9, "checkpoint_minutes": 0}
-    with pytest.raises(KeyboardInterrupt):
-        run_toy(toy_job(planted, killed), tmp_path / "killed", group, **settings)
-    assert resume_folder(tmp_path / "killed").name == "step-000000001"
-    for name in ("killed", "undisturbed"):
-        manifest = run_toy(toy_job(planted, lambda _: {"m": 1.0}), tmp_path / name, group, **settings)
-        assert (manifest["steps"], manifest["epochs"], manifest["best"]) == (1, 1, 1.0)
-    assert_same_tensors(tensors(tmp_path / "killed"), tensors(tmp_path / "undisturbed"))
-
-
-def test_a_run_that_began_from_other_parameters_is_not_gone_on_from(
-    planted: Dataset, group: torch.device, tmp_path: Path
-) -> None:
-    config = config_of(epochs=1)
-    train("retriever", config, planted, tmp_path / "old", group)
-    start, out = Start("old", tensors(tmp_path / "old")), tmp_path / "new"
-    train("retriever", config, planted, out, group, start=start, stop_after_steps=2)
-    for steps, options in ((1, {"start": start}), (3, {})):  # goes on from step 2; begins anew
-        recorder = Recorder()
-        train("retriever", config, planted, out, group, progress=recorder, stop_after_steps=3, **options)
-        assert len(recorder.losses) == steps
 
 
 @pytest.mark.parametrize(
@@ -470,7 +212,3 @@ def test_learning_rates_warm_up_and_decay(planted: Dataset, group: torch.device,
     assert shares[0] == pytest.approx(1 / 3)
     assert shares[2:] == sorted(shares[2:], reverse=True)
     assert 0.1 <= shares[-1] < 0.2
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}

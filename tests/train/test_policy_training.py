@@ -11,8 +11,8 @@ import torch
 from planted_data import BLOCK_ITEMS, NUM_ITEMS
 from policy_world import block_of, policy_config, write_bandit
 from safetensors.torch import load_file
-from test_loop import Recorder, assert_same_tensors, resume_folder, run_toy, state_without_clock, tensors, toy_job
 from torch import Tensor
+from training_runs import Recorder, assert_same_tensors, resume_folder, run_toy, state_without_clock, tensors, toy_job
 
 from pipelines import models
 from pipelines.policy import KINDS, policy_job, retriever_scorer, train_policy

@@ -8,8 +8,8 @@ import torch
 from planted_data import planted_config
 from policy_world import FIT, WEAK
 from safetensors.torch import load_file
-from test_loop import Recorder, resume_folder
 from test_two_processes import two
+from training_runs import Recorder, resume_folder
 
 from pipelines.policy import train_policy
 from pipelines.train import train_retriever

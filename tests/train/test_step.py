@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 from planted_data import planted_config
-from test_loop import Recorder, Toy, assert_same_tensors, tensors, toy_job, train, without_dropout
 from torch import Tensor
+from training_runs import Recorder, Toy, assert_same_tensors, tensors, toy_job, train, without_dropout
 
 from recsys.batch import Batch
 from recsys.dataset import Dataset

@@ -16,8 +16,8 @@ import torch
 from planted_data import planted_config
 from pydantic import ValidationError
 from safetensors.torch import load_file
-from test_loop import Recorder, assert_same_tensors, resume_folder, tensors, train, without_dropout
 from torch import Tensor
+from training_runs import Recorder, assert_same_tensors, resume_folder, tensors, train, without_dropout
 
 from pipelines.train import ranker_job, retriever_job
 from recsys.config import RunConfig

@@ -11,7 +11,7 @@ import pytest
 import torch
 from planted_data import planted_config
 from safetensors.torch import load_file
-from test_loop import resume_folder, train, without_dropout
+from training_runs import WORKER, resume_folder, train, without_dropout
 
 from recsys.artefact import read_manifest
 from recsys.dataset import Dataset
@@ -20,7 +20,6 @@ from recsys.train.loop import HISTORY_FILE, MODEL_FILE
 
 pytestmark = pytest.mark.filterwarnings("ignore:Please use DTensor")
 PARTS = ("retriever", "ranker")
-WORKER = Path(__file__).parent / "train_planted.py"
 
 
 LEARN = {"epochs": 8, "patience": 8, "embedding_learning_rate": 0.2, "learning_rate": 0.01}
