@@ -8,12 +8,11 @@ of the world. Differences to `base`, which goes on from the day before with a re
 intervals over users; so are those of all worlds together, and those to `full` and `frozen`. Played days are kept in --work.
 """
 
-import argparse
 import os
 from pathlib import Path
 from typing import Any
 
-from benchmarks import measure
+from benchmarks import measure, worlds
 from benchmarks.table import publish
 
 WORLD: dict[str, Any] = {
@@ -67,12 +66,9 @@ def played(work: str, seed: int, days: int, policies: list[str], overrides: list
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.closed_loop", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="a world for each")
+    parser = worlds.parser("closed_loop", __doc__, "closed-loop")
     parser.add_argument("--days", type=int, default=7, help="of each loop")
     parser.add_argument("--policies", nargs="*", choices=POLICIES, default=["frozen", "full", "explores"], help="beside base")
-    parser.add_argument("--set", dest="overrides", action="append", default=[], help="override a key of every config")
-    parser.add_argument("--work", type=Path, default=measure.DATA / "closed-loop", help="where loops are kept")
     args = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     tables, results = [], {}

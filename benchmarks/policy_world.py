@@ -11,14 +11,13 @@ what needs no learning; and what `recsys off-policy` estimates from the log alon
 own reward: a click in any place, accidents included. Models are kept in --work and not trained again.
 """
 
-import argparse
 import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks import measure
+from benchmarks import measure, worlds
 from benchmarks.policy_world_days import LOGGER, Policy, TestDays, greedy, slip
 from benchmarks.policy_world_models import OBJECTIVES, settings, trained
 from benchmarks.table import publish
@@ -92,13 +91,10 @@ def _interval(e: dict[str, Any], form: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.policy_world", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="a world for each")
+    parser = worlds.parser("policy_world", __doc__, "policy-world")
     parser.add_argument("--events", type=int, default=1_000_000, help="impressions of each log")
     parser.add_argument("--objectives", nargs="*", choices=OBJECTIVES, default=["top_k_reinforce"], help="of policies")
     parser.add_argument("--temperature", type=float, nargs="+", default=[1.0], help="what scores are divided by")
-    parser.add_argument("--set", dest="overrides", action="append", default=[], help="override a key of every config")
-    parser.add_argument("--work", type=Path, default=measure.DATA / "policy-world", help="where worlds and models are kept")
     args = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     tables, results = [], {}

@@ -34,14 +34,19 @@ def prepare(
     config: RunConfig, raw: Path, workspace: Workspace, *,
     engine: "Engine | None" = None, anew: bool = False, console: Console | None = None,
 ) -> "Prepared":  # fmt: skip
-    """Raw logs -> dataset and its report. Where new files can be appended to the dataset, they are, unless `anew`."""
+    """Raw logs -> dataset and its report. Where new files can be appended to the dataset, they are, unless `anew`. Rows of
+    users who were forgotten here are passed over."""
+    from pipelines.daily.layout import Layout
     from pipelines.origin import remember_raw
     from pipelines.prepare import prepare_run
     from pipelines.progress import BuildProgress
     from recsys.data import engines
 
     with BuildProgress(console) as progress:
-        found = prepare_run(config.data, raw, workspace, engine=engine or engines.engine(), progress=progress, anew=anew)
+        found = prepare_run(
+            config.data, raw, workspace, engine=engine or engines.engine(), progress=progress, anew=anew,
+            without=Layout(workspace.root).forgotten_users(),
+        )  # fmt: skip
     remember_raw(workspace, raw)
     return found
 

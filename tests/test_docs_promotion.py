@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from pydantic import TypeAdapter
+from docs_tables import DATA, require_keys
 
 from recsys.config import RunConfig
 from recsys.promotion_config import ChampionGate, FloorGate, PromotionConfig, SliceGate
@@ -13,20 +13,17 @@ from recsys.spec import Spec
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "promotion.md").read_text()
-SECTIONS = {"promotion": PromotionConfig, "champion": ChampionGate, "floor": FloorGate, "slices": SliceGate}
-DATA = {"events": {"path": "log.csv", "user": "u", "item": "i", "time": "t", "columns": {"t": "int"}, "labels": {"c": "c = 1"}}}
+SECTIONS: dict[str, type[Spec]] = {
+    "promotion": PromotionConfig,
+    "champion": ChampionGate,
+    "floor": FloorGate,
+    "slices": SliceGate,
+}
 
 
 @pytest.mark.parametrize("section", SECTIONS)
 def test_every_key_is_explained_with_its_default(section: str) -> None:
-    spec: type[Spec] = SECTIONS[section]
-    text = PAGE.split(f"\n### {section}\n")[1].split("\n#")[0]
-    shown = re.findall(r"^\| `(\w+)` \| `(.*?)` \|", text, re.MULTILINE)
-    assert [key for key, _ in shown] == list(spec.model_fields)
-    for key, default in shown:
-        field = spec.model_fields[key]
-        read = TypeAdapter(field.annotation).validate_python(yaml.safe_load(default))
-        assert read == field.get_default(call_default_factory=True), key
+    require_keys(PAGE, section, SECTIONS[section])
 
 
 def test_the_example_is_valid() -> None:

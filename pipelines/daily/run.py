@@ -17,6 +17,7 @@ from pipelines.daily.prune import prune
 from pipelines.daily.state import STEPS, DayState, StepState, now
 from pipelines.daily.steps import ACTIONS, outputs
 from pipelines.daily.today import Today
+from pipelines.forget.plan import require_finished
 from recsys.artefact import read_manifest
 from recsys.config import RunConfig
 from recsys.errors import InputError
@@ -33,7 +34,7 @@ def run_day(
 
     `day`: default the newest of the log. A finished day stays as it is unless its raw files changed: then it is done again.
     Raises InputError where the day's data, or a later step, stops it: day.json says why, and the champion stays.
-    Raises BusyError where another run holds the workspace.
+    Raises BusyError where another run holds the workspace. No day is run while a run that forgets users is half done.
     """
     if step is not None and step not in STEPS:
         raise InputError(f"--step {step!r} is unknown: choose from {', '.join(STEPS)}")
@@ -42,6 +43,7 @@ def run_day(
     day = day or newest_day(config, raw)
     layout = Layout(root)
     with held(layout.lock, f"recsys daily of {day}"):
+        require_finished(root)
         today = Today(config, raw, layout, day, _opened(config, raw, layout, day), full, endpoint, uri, console)
         if step is None:
             for each in STEPS:

@@ -39,5 +39,5 @@ def _row_of(table: str, owner: str, old: Dataset, new: Dataset) -> Tensor:
         for data in (old, new)
     ]
     place = {value: row for row, value in enumerate(values[0]) if row >= FIRST_ID}
-    row_R = [min(row, FIRST_ID - 1) if row < FIRST_ID else place.get(value, UNKNOWN_ID) for row, value in enumerate(values[1])]
+    row_R = [row if row < FIRST_ID else place.get(value, UNKNOWN_ID) for row, value in enumerate(values[1])]
     return torch.tensor(row_R, dtype=torch.int64)

@@ -31,7 +31,7 @@ def forget(
     Example: recsys forget u17 u42 --config demo --data runs/demo/raw --method retrain
     """
     from pipelines.forget.plan import METHODS
-    from pipelines.forget.run import Request, forget
+    from pipelines.forget.run import Request, forget, newest_trained
 
     chosen = next((each for each in METHODS if each == method), None)
     if chosen is None:
@@ -48,4 +48,7 @@ def forget(
         print_json(receipt.model_dump(mode="json"))
     console.print(receipt.text(), highlight=False, markup=False)
     console.print(f"[bold]receipt[/] in {workspace.root / 'forgotten'}")
-    say_next(f"recsys promote {same_run(config, None, set_)}")
+    if day := newest_trained(workspace.root):
+        say_next(f"recsys daily {same_run(config, workspace.root, set_)} --data {data or workspace.raw} --day {day}")
+    else:
+        say_next(f"recsys promote {same_run(config, None, set_)}")

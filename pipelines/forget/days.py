@@ -1,5 +1,6 @@
 """A daily run after its raw files were rewritten: its days know them again, so that none is done again for that alone."""
 
+import shutil
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,20 @@ def judged_anew(layout: Layout, day: date, workspace: Workspace) -> None:
         state.forget_from(REMADE)
         state.status, state.error, state.decision = "running", None, None
     state.save(layout.state(day))
+
+
+def prepared_anew(layout: Layout, day: date | None) -> list[str]:
+    """Other days whose dataset was made, with the users, and not trained on yet: they lose it, and prepare another one."""
+    found = []
+    for each in layout.days():
+        state = _state(layout, each)
+        if each != day and state.is_done("prepare") and not state.is_done("train") and not state.pruned:
+            for folder in [path for path in layout.folder(each).iterdir() if path.is_dir()]:
+                shutil.rmtree(folder)
+            state.forget_from("prepare")
+            state.save(layout.state(each))
+            found.append(each.isoformat())
+    return found
 
 
 def _arrived(config: RunConfig, raw: Path, day: date) -> dict[str, Any]:

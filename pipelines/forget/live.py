@@ -8,12 +8,13 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from recsys.errors import InputError
 from serving.client import Client
 from serving.journal.journal import FORGOTTEN, ID_FILE, Journal
+from serving.journal.records import forgotten_of
 from serving.settings import Settings
 from serving.state.open import STATE_FILE, open_store
 
@@ -29,14 +30,15 @@ def forget_at(url: str, users: Collection[str], *, api_key: str | None = None) -
         client.close()
 
 
-def forget_in(live: Path, users: Collection[str]) -> int:
-    """The same without a server: in its journal and its SQLite state; how many events were deleted. Raises InputError."""
+def forget_in(live: Path, users: Collection[str], *, since_ms: int = 0) -> int:
+    """The same without a server: in its journal and its SQLite state; how many events were deleted. Whom the journal names
+    since then already, as a run that was killed leaves it, is not named again. Raises InputError."""
     if not (live / JOURNAL / ID_FILE).is_file() and not (live / STATE_FILE).is_file():
         raise InputError(f"{live} holds neither a journal nor a state: name the folder `live` of the server's settings")
     now_ms = int(time.time() * 1000)
     if (live / JOURNAL).is_dir():
         journal = Journal(live / JOURNAL)
-        already = _told(live / JOURNAL)
+        already = _told(live / JOURNAL, since_ms)
         for user in users:
             if user not in already:
                 journal.forgotten(user, now_ms)
@@ -49,23 +51,25 @@ def blank(live: Path, users: Collection[str]) -> int:
     chosen, blanked = set(users), 0
     for path in sorted((live / JOURNAL).glob("**/*.ndjson")):
         if not path.name.endswith(FORGOTTEN):
-            blanked += _blank(path, chosen)
+            blanked += blank_lines(path, lambda _, line: _user(line) in chosen)
     return blanked
 
 
-def _told(journal: Path) -> set[str]:
-    """Users whom a run that was killed has already named."""
-    files = journal.glob(f"events/day=*/*{FORGOTTEN}")
-    return {str(_user(line)) for path in files for line in path.read_bytes().splitlines()}
+def _told(journal: Path, since_ms: int) -> set[str]:
+    lines = (line for path in journal.glob(f"events/day=*/*{FORGOTTEN}") for line in path.read_bytes().splitlines())
+    return {told[0] for line in lines if (told := forgotten_of(line)) and told[1] >= since_ms}
 
 
-def _blank(path: Path, users: set[str]) -> int:
-    blanked = place = 0
+def blank_lines(path: Path, gone: Callable[[int, bytes], bool]) -> int:
+    """Blank lines in place; how many there were. `gone` is asked about those that are not blank yet, by number and content."""
+    blanked = place = number = 0
     with path.open("r+b") as file:
         for line in file:
-            if line.endswith(b"\n") and _user(line) in users:
-                os.pwrite(file.fileno(), b" " * (len(line) - 1), place)
-                blanked += 1
+            if line.strip():
+                if line.endswith(b"\n") and gone(number, line):
+                    os.pwrite(file.fileno(), b" " * (len(line) - 1), place)
+                    blanked += 1
+                number += 1
             place += len(line)
         if blanked:
             os.fsync(file.fileno())

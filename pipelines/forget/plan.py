@@ -1,17 +1,18 @@
 """How far a run that forgets is, in a file that is written after each step, so that a killed run goes on."""
 
 import json
+import shlex
 from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from pipelines.daily.layout import Layout
 from recsys.errors import InputError
 
 Method = Literal["retrain", "dampen", "unlearn"]
 METHODS: tuple[Method, ...] = ("retrain", "dampen", "unlearn")
 PLAN_FOLDER, PLAN_FILE = ".forget", "plan.json"
-FORGOTTEN_FILE = "forgotten.json"
 
 
 class Plan:
@@ -23,13 +24,14 @@ class Plan:
         if (self.folder / PLAN_FILE).is_file():
             self.state: dict[str, Any] = json.loads((self.folder / PLAN_FILE).read_text())
             if {name: self.state[name] for name in asked} != asked:
-                whom = " ".join(self.state["users"][:5]) + (" ..." if len(self.state["users"]) > 5 else "")
-                raise InputError(
-                    f"{self.folder / PLAN_FILE} is of a run that was stopped half-way: finish it first with "
-                    f"`recsys forget {whom} --method {self.state['method']}`"
-                )
+                require_finished(root)
         else:
             self.state = {**asked, "began": datetime.now(UTC).isoformat(timespec="seconds"), "steps": {}}
+
+    @property
+    def began_ms(self) -> int:
+        """Milliseconds since 1970, rounded down to a second."""
+        return round(datetime.fromisoformat(self.state["began"]).timestamp() * 1000)
 
     @property
     def steps(self) -> dict[str, Any]:
@@ -43,6 +45,18 @@ class Plan:
         return self.state["steps"][name]
 
 
+def require_finished(root: Path) -> None:
+    """Raise InputError where a run that forgets was stopped half-way: until it is done, some files have the users."""
+    path = root / PLAN_FOLDER / PLAN_FILE
+    if path.is_file():
+        state = json.loads(path.read_text())
+        whom = shlex.join(state["users"][:5]) + (" ..." if len(state["users"]) > 5 else "")
+        raise InputError(
+            f"{path} is of a run that was stopped half-way: finish it first with `recsys forget {whom} --method "
+            f"{state['method']}` and its other options"
+        )
+
+
 def write_json(path: Path, content: Any) -> None:
     """All of it or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,8 +65,6 @@ def write_json(path: Path, content: Any) -> None:
     scratch.rename(path)
 
 
-def remember(root: Path, users: Collection[str]) -> None:
+def remember(layout: Layout, users: Collection[str]) -> None:
     """Add to the users whose rows are passed over when they come again."""
-    path = root / FORGOTTEN_FILE
-    before = json.loads(path.read_text())["users"] if path.is_file() else []
-    write_json(path, {"users": sorted({*before, *users})})
+    write_json(layout.forgotten, {"users": sorted({*layout.forgotten_users(), *users})})

@@ -1,13 +1,14 @@
 """Raw files without the rows of some users. Every file is written aside and renamed, so that a reader finds the old or the new.
 
-Text and NDJSON, compressed or not, keep every other line byte for byte; Parquet is written anew with the same schema.
+Text and NDJSON, compressed or not, keep every other line byte for byte; Parquet is written anew with the same schema. Files of
+a server's journal keep their place and length: lines become blanks, and those that say whom to forget stay.
 Shapes: R = rows of a file.
 """
 
 import gzip
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, cast
@@ -16,12 +17,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
+from pipelines.forget.live import blank_lines
 from recsys.data import Data
 from recsys.data.canonical import clean_text
 from recsys.data.piece import Piece
 from recsys.data.source import Source
 from recsys.data.text import PLACE
 from recsys.errors import InputError
+from serving.journal.journal import FORGOTTEN, POSTED, SHOWN
 
 
 def erase(data: Data, raw: Path, users: Iterable[str]) -> dict[str, int]:
@@ -30,14 +33,9 @@ def erase(data: Data, raw: Path, users: Iterable[str]) -> dict[str, int]:
     Done again it changes nothing. Raises InputError for what cannot be rewritten: URLs, Delta tables, text whose rows are not
     lines; and then no file has changed.
     """
-    chosen = sorted(set(users))
-    sources: list[tuple[Source, str]] = [
-        (data.events, data.events.user),
-        *([(data.users, data.users.id)] if data.users else []),
-    ]
-    found = [(piece, *_rows_of(piece, id_, chosen)) for source, id_ in sources for piece in source.list_pieces(raw)]
+    found = list(_found(data, raw, users))
     for piece, rows, gone in found:
-        if len(gone) and piece.format == "text" and _lines(piece) != rows + piece.layout.header:
+        if len(gone) and piece.format == "text" and _lines(Path(piece.location)) != rows + piece.layout.header:
             raise InputError(
                 f"{piece.location} has rows that are not one line each, so that rows cannot be taken out of it: write it anew "
                 f"without the {len(gone)} rows of the users to forget, then run this again"
@@ -46,6 +44,21 @@ def erase(data: Data, raw: Path, users: Iterable[str]) -> dict[str, int]:
         if len(gone):
             _rewrite(piece, gone)
     return {piece.name: len(gone) for piece, _, gone in found if len(gone)}
+
+
+def _found(data: Data, raw: Path, users: Iterable[str]) -> Iterator[tuple[Piece, int, np.ndarray]]:
+    """Every file of the log and of the table of users, how many rows it has, and which are the users'."""
+    sources: list[tuple[Source, str]] = [
+        (data.events, data.events.user),
+        *([(data.users, data.users.id)] if data.users else []),
+    ]
+    chosen = sorted(set(users))
+    return (
+        (piece, *_rows_of(piece, id_, chosen))
+        for source, id_ in sources
+        for piece in source.list_pieces(raw)
+        if not piece.location.endswith(FORGOTTEN)
+    )
 
 
 def _rows_of(piece: Piece, id_: str, users: list[str]) -> tuple[int, np.ndarray]:
@@ -64,13 +77,17 @@ def _rows_of(piece: Piece, id_: str, users: list[str]) -> tuple[int, np.ndarray]
 
 
 def _rewrite(piece: Piece, gone: np.ndarray) -> None:
-    path = Path(piece.location)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.forget")
+    path = Path(piece.location).resolve()  # a link stays one
+    if piece.location.endswith((SHOWN, POSTED)):
+        rows = set(gone.tolist())
+        blank_lines(path, lambda number, _: number in rows)
+        return
+    scratch = path.with_name(f".{path.name}.forget")  # the same name again after a kill, so that none is left behind
     try:
         if piece.format == "parquet":
             _rewrite_parquet(path, scratch, gone)
         else:
-            _rewrite_lines(path, scratch, {int(row) + (piece.format == "text" and piece.layout.header) for row in gone})
+            _rewrite_lines(piece, path, scratch, gone)
         scratch.chmod(path.stat().st_mode & 0o777)
         with scratch.open("rb") as file:
             os.fsync(file.fileno())
@@ -93,24 +110,26 @@ def _rewrite_parquet(path: Path, scratch: Path, gone: np.ndarray) -> None:
                 first += len(table)
 
 
-def _rewrite_lines(path: Path, scratch: Path, gone: set[int]) -> None:
-    """Lines are counted as Polars counts rows: those of white space alone are none."""
-    number = 0
-    with _open(path, "rb") as old, _open(scratch, "wb", like=path) as new:
+def _rewrite_lines(piece: Piece, path: Path, scratch: Path, gone: np.ndarray) -> None:
+    """Lines are counted as Polars counts rows: those of white space alone are rows of text, and none of NDJSON."""
+    is_text, like, number = piece.format == "text", Path(piece.location), 0
+    lines = set((gone + (is_text and piece.layout.header)).tolist())
+    with _open(path, "rb", like=like) as old, _open(scratch, "wb", like=like) as new:
         for line in old:
-            is_row = bool(line.strip())
-            if not is_row or number not in gone:
+            is_row = is_text or bool(line.strip())
+            if not is_row or number not in lines:
                 new.write(line)
             number += is_row
 
 
-def _lines(piece: Piece) -> int:
-    with _open(Path(piece.location), "rb") as file:
-        return sum(bool(line.strip()) for line in file)
+def _lines(path: Path) -> int:
+    with _open(path, "rb", like=path) as file:
+        return sum(1 for _ in file)
 
 
-def _open(path: Path, mode: str, *, like: Path | None = None) -> IO[Any]:
-    match (like or path).suffix.lower():
+def _open(path: Path, mode: str, *, like: Path) -> IO[Any]:
+    """As the suffix of `like` says."""
+    match like.suffix.lower():
         case ".gz":
             return gzip.open(path, mode)  # type: ignore[return-value]
         case ".zst":
@@ -123,9 +142,4 @@ def _open(path: Path, mode: str, *, like: Path | None = None) -> IO[Any]:
 
 def has_rows(data: Data, raw: Path, users: Iterable[str]) -> int:
     """How many rows of the log and the table of users are still these users'."""
-    chosen = sorted(set(users))
-    sources: list[tuple[Source, str]] = [
-        (data.events, data.events.user),
-        *([(data.users, data.users.id)] if data.users else []),
-    ]
-    return sum(len(_rows_of(piece, id_, chosen)[1]) for source, id_ in sources for piece in source.list_pieces(raw))
+    return sum(len(gone) for *_, gone in _found(data, raw, users))

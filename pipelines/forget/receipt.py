@@ -34,11 +34,13 @@ class Receipt(Spec):
     def of(cls, plan: Plan, workspace: Workspace, users: list[str]) -> "Receipt":
         steps = plan.steps
         left = [f"{folder}: made before, with the users; delete it, or forget with --purge" for folder in steps["days"]["left"]]
+        left += [f"{folder}: may have been made with the users; delete it, or make it again" for folder in steps["unknown"]]
         left += [
             "forgotten.json names the users, so that rows of theirs that come later are passed over",
-            "MLflow keeps earlier runs and versions, whose bundles have the users: delete them there once none is served"
-            + (f"; the run of {workspace.root} is {workspace.run_id}" if workspace.run_id else ""),
+            "MLflow and its spool keep earlier runs and versions, whose bundles have the users: delete them there once none is "
+            "served" + (f"; the run of {workspace.root} is {workspace.run_id}" if workspace.run_id else ""),
         ]
+        left.append("the folder `models` of a server has bundles of before: delete those that are not served any more")
         if steps["server"]["events_deleted"] is None:
             left.append("no server was named (--live, --url): its state and journal are as they were")
         elif steps["server"]["journal_lines"] is None:
@@ -49,7 +51,8 @@ class Receipt(Spec):
             users=tuple(users), method=plan.state["method"], began=plan.state["began"],
             ended=datetime.now(UTC).isoformat(timespec="seconds"), server=steps["server"], raw=steps["raw"],
             dataset=steps["dataset"], model=steps["model"], measured=steps["measured"],
-            deleted=(*steps["swap"], *steps["days"]["deleted"]), made_again=tuple(steps["derived"]), left=tuple(left),
+            deleted=(*steps["swap"], *steps["stale"], *steps["days"]["deleted"]), made_again=tuple(steps["derived"]),
+            left=tuple(left),
         )  # fmt: skip
 
     def write(self, folder: Path) -> Path:

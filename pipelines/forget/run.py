@@ -14,9 +14,9 @@ from pipelines.daily.layout import DAY, Layout
 from pipelines.forget import days
 from pipelines.forget import live as server
 from pipelines.forget import raw as raw_files
-from pipelines.forget.plan import Method, Plan, remember
+from pipelines.forget.plan import PLAN_FOLDER, Method, Plan, remember
 from pipelines.forget.receipt import Receipt
-from pipelines.workspace import Workspace, open_dataset
+from pipelines.workspace import Workspace, open_dataset, parts
 from recsys.artefact import is_there
 from recsys.config import RunConfig
 from recsys.errors import InputError
@@ -52,7 +52,7 @@ def forget(asked: Request, console: Console | None = None) -> Receipt:
 
 def _forget(asked: Request, console: Console | None) -> Receipt:
     plan, layout = Plan(asked.root, asked.users, asked.method), Layout(asked.root)
-    name = plan.steps.get("day", "") or _newest_trained(asked.root)  # a run killed in the swap has left a day without dataset
+    name = plan.steps.get("day", "") or newest_trained(asked.root)  # a run killed in the swap has left a day without dataset
     day = date.fromisoformat(name) if name else None
     workspace = Workspace(asked.root) if day is None else layout.workspace(day)
     new = Workspace(plan.folder / "new")
@@ -60,26 +60,29 @@ def _forget(asked: Request, console: Console | None) -> Receipt:
         _check(asked, workspace)
         plan.step("day", lambda: name)
     plan.step("begin", lambda: {name: is_there(getattr(workspace, name)) for name in ("metrics", "bundle")})
-    plan.step("stay", lambda: remember(asked.root, asked.users))
-    plan.step("server", lambda: _server(asked))
+    plan.step("stay", lambda: remember(layout, asked.users))
+    plan.step("server", lambda: _server(asked, plan.began_ms))
     known = plan.step("known", lambda: days.as_recorded(asked.config, asked.raw, layout))
     plan.step("raw", lambda: raw_files.erase(asked.config.data, asked.raw, asked.users))
     plan.step("recognised", lambda: days.recognised(asked.config, asked.raw, layout, known))
-    plan.step("dataset", lambda: _dataset(asked, new, day))
+    plan.step("dataset", lambda: _dataset(asked, layout, new, day))
     plan.step("model", lambda: _model(asked, workspace, new, console))
     plan.step("measured", lambda: _measured(asked, workspace, new))
     plan.step("swap", lambda: _swap(workspace, new))
+    plan.step("stale", lambda: _stale(asked.config, workspace))
     plan.step("derived", lambda: _derived(asked, workspace, plan.steps["begin"]))
     if day is not None:
         plan.step("judged_anew", lambda: days.judged_anew(layout, day, workspace))
-    plan.step("days", lambda: _days(_others(asked.root, name), asked.purge))
+    anew = plan.step("prepared_anew", lambda: days.prepared_anew(layout, day))
+    plan.step("days", lambda: _days([each for each in _others(asked.root, name) if each.name not in anew], asked.purge))
+    plan.step("unknown", lambda: _unknown(workspace, asked.raw))
     receipt = Receipt.of(plan, workspace, [hashlib.sha256(user.encode()).hexdigest() for user in sorted(set(asked.users))])
     receipt.write(asked.root / "forgotten")
     shutil.rmtree(plan.folder)
     return receipt
 
 
-def _newest_trained(root: Path) -> str:
+def newest_trained(root: Path) -> str:
     """The day whose model is to be changed; empty for a workspace that is no daily run's. Raises InputError."""
     folders = _others(root, "")
     trained = [folder.name for folder in folders if is_there(folder / "dataset") and is_there(folder / "retriever")]
@@ -108,24 +111,24 @@ def _check(asked: Request, workspace: Workspace) -> None:
     require_method(asked.config, data, asked.method, list(asked.users))
 
 
-def _server(asked: Request) -> dict[str, int | None]:
+def _server(asked: Request, began_ms: int) -> dict[str, int | None]:
     """Events deleted from the state, and lines blanked in the journal; None where no server was named."""
     deleted = blanked = None
     if asked.url is not None:
         deleted = server.forget_at(asked.url, asked.users, api_key=asked.api_key)
     elif asked.live is not None:
-        deleted = server.forget_in(asked.live, asked.users)
+        deleted = server.forget_in(asked.live, asked.users, since_ms=began_ms)
     if asked.live is not None:
         blanked = server.blank(asked.live, asked.users)
     return {"events_deleted": deleted, "journal_lines": blanked}
 
 
-def _dataset(asked: Request, new: Workspace, day: date | None) -> dict[str, Any]:
-    """Built from scratch: the users have neither id nor row, and the others' ids have other numbers."""
+def _dataset(asked: Request, layout: Layout, new: Workspace, day: date | None) -> dict[str, Any]:
+    """Built from scratch: the users have neither id nor row, nor has who was forgotten before and came again, and the others'
+    ids have other numbers."""
     from recsys.data.build import build
 
-    until: dict[str, Any] = {} if day is None else {"until": day}
-    manifest = build(asked.config.data, asked.raw, new.dataset, **until)
+    manifest = build(asked.config.data, asked.raw, new.dataset, until=day, without=layout.forgotten_users())
     report = manifest["report"]
     return {name: report[name] for name in ("users", "items", "timeline_events", "examples")}
 
@@ -169,6 +172,24 @@ def _swap(workspace: Workspace, new: Workspace) -> list[str]:
             shutil.rmtree(workspace.root / name)
             gone.append(name)
     return gone
+
+
+def _stale(config: RunConfig, workspace: Workspace) -> list[str]:
+    """Delete what had the users and has no successor: parts that the config trains no more, scratch folders of killed runs."""
+    made = {*parts(config), *(["semantic_ids"] if config.generator is not None else [])}
+    old = [workspace.root / part for part in PARTS if part not in made]
+    gone = [path for path in (*old, *sorted(workspace.root.glob(".*.tmp"))) if path.is_dir()]
+    for path in gone:
+        shutil.rmtree(path)
+    return [path.name for path in gone]
+
+
+def _unknown(workspace: Workspace, raw: Path) -> list[str]:
+    """Further folders of the workspace, such as those of a sweep. What the receipt says of a server and of MLflow
+    stands there anyway."""
+    told = {"dataset", *PARTS, *DERIVED, PLAN_FOLDER, "forgotten", "days", "live", "mlruns", "artifacts", "spool"}
+    folders = sorted(path for path in workspace.root.iterdir() if path.is_dir() and path.name not in told)
+    return [str(path) for path in folders if not raw.resolve().is_relative_to(path.resolve())]
 
 
 def _derived(asked: Request, workspace: Workspace, was_there: dict[str, bool]) -> list[str]:

@@ -64,15 +64,18 @@ def dampen(
     config: RunConfig, data: Dataset, part: str, state: Mapping[str, Tensor], forget_F: np.ndarray,
     spec: Dampening = DAMPENING, *, batches: int = 64,
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:  # fmt: skip
-    """Selective synaptic dampening, after the users' rows are deleted. Returns the checkpoint, and what was changed."""
+    """Selective synaptic dampening, after the users' rows are deleted. Returns the checkpoint, and what was changed; rows
+    alone where the model was trained on nothing of theirs."""
     whole = JOBS[part](config, data, CPU)
     plain = Plain(whole, delete_rows(state, forget_F))
-    theirs = list(islice(_of_users(probe(config, data, part), forget_F), batches))
+    found, together = probe(config, data, part), min(len(forget_F), USERS_AT_ONCE)
+    theirs = list(islice(_of_users(found, forget_F, together), batches))
+    if not theirs:
+        return plain.state(), {"trained_on": 0}
     of_forgotten = importance(plain.gradient(batch) for batch in theirs)
-    rows = max(1, round(sum(batch.rows for batch in theirs) / max(1, len(theirs))))
+    rows = max(1, round(sum(batch.rows for batch in theirs) / len(theirs)))
     sample = np.random.default_rng(config.seed).permutation(np.flatnonzero(data.events(TRAIN)[1]))
-    everybody = islice(_of_users(probe(config, data, part), sample), batches)
-    of_all = importance(plain.gradient(batch) for batch in everybody)
+    of_all = importance(plain.gradient(batch) for batch in islice(_of_users(found, sample, together), batches))
     changed = 0
     for name, value in plain.parameters.items():
         dampened = spec(value.detach(), of_all[name], of_forgotten[name])
@@ -91,7 +94,8 @@ def unlearn(
 
     Bounded gradient ascent, weighed by LoReUn; Adam on all numbers of the model. `unseen_N`, users who were never trained on,
     give the levels, anew before each pass: the most remembered of the forgotten is to be left with the gain of the best
-    predicted of the unseen, and so on down. It ends once the membership attack cannot tell the two groups apart.
+    predicted of the unseen, and so on down. It ends once the membership attack cannot tell the two groups apart. Where the
+    model was trained on nothing of the users', their rows alone go.
     """
     rest = Without(data, np.concatenate([forget_F, unseen_N]))
     job, state = JOBS[part](config, rest, CPU), delete_rows(state, forget_F)
@@ -100,6 +104,8 @@ def unlearn(
     rng, kept, passes = np.random.default_rng(config.seed), _forever(job), 0
     while True:
         user_U, gain_U = gains(plain, found, forget_F, (TRAIN,), known=False)
+        if not len(user_U):
+            return state, {"trained_on": 0}
         unseen_gain_N = gains(plain, found, unseen_N, unseen_splits, known=False)[1]
         told = attack(gain_U, unseen_gain_N).auc
         if told <= 0.5 + spec.enough or passes == spec.passes:
@@ -140,11 +146,11 @@ def _teacher(
     return Distillation(spec, whole, config.retriever.similarity, old_C)
 
 
-def _of_users(found: Probe, user_U: np.ndarray) -> Iterator[Batch]:
-    """Batches of the training rows of as many users each, the same number in each but the last."""
-    whole = user_U[: len(user_U) // USERS_AT_ONCE * USERS_AT_ONCE] if len(user_U) >= USERS_AT_ONCE else user_U
-    for _, (batch, _, _) in with_rows(found, whole, (TRAIN,), known=False):
-        yield batch
+def _of_users(found: Probe, user_U: np.ndarray, together: int) -> Iterator[Batch]:
+    """Batches of the training rows of so many users each; what is left over is left out."""
+    for first in range(0, len(user_U) - together + 1, max(together, 1)):
+        for _, (batch, _, _) in with_rows(found, user_U[first : first + together], (TRAIN,), known=False):
+            yield batch
 
 
 def _forever(job: Job) -> Iterator[Batch]:

@@ -7,7 +7,7 @@ process reads what all processes of the host append. So nothing of it has to be 
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -69,11 +69,13 @@ class Memories:
             self._feedback = Feedback(max(memory.spec.entries for memory in self._of_version.values()))
         feedback = self._feedback
         await self._read_forgotten(journal, feedback)
+        end = {path: path.stat().st_size for path in journal.files(0) if not path.name.endswith(FORGOTTEN)}
         await self._read_predictions(journal, feedback, first)
-        await self._read_posted(journal, feedback, first)
+        await self._read_posted(journal, feedback, first, end)
         for version, answered in feedback.settled(now_ms):
             if version in self._of_version:
                 self._of_version[version].learn(answered)
+            await asyncio.sleep(0)
 
     def _hold(self) -> None:
         """A memory for each version that is held and wants one; those of others go."""
@@ -104,17 +106,18 @@ class Memories:
                 moment_ms = found.time_ms if self._by_requests else found.served_ms
                 feedback.served(found.model_copy(update={"served_ms": moment_ms}), memory.spec)
 
-    async def _read_posted(self, journal: Journal, feedback: Feedback, first: bool) -> None:
-        """Events of the days of the lists that wait. Where those of a list may have been passed over, it is not waited for."""
+    async def _read_posted(self, journal: Journal, feedback: Feedback, first: bool, end: Mapping[Path, int]) -> None:
+        """Events of the days of the lists that wait. Where those of a list may have been passed over, it is not waited for.
+
+        `end`: the files and their sizes before the lists were read; the list of an event that came later may not be known yet.
+        """
         since_ms = feedback.oldest_ms
-        paths = [path for path in journal.files(0 if self._by_requests else since_ms or 0) if not path.name.endswith(FORGOTTEN)]
-        for path in journal.files(0) if first else ():
-            if not path.name.endswith(FORGOTTEN):
-                size = path.stat().st_size
-                self._offset[path] = max(size - POSTED_BYTES, 0) if path in paths and since_ms is not None else size
+        paths = [path for path in journal.files(0 if self._by_requests else since_ms or 0) if path in end]
+        for path, size in end.items() if first else ():
+            self._offset[path] = max(size - POSTED_BYTES, 0) if path in paths and since_ms is not None else size
         cut = {path for path in paths if first and self._offset[path]}
         for path in paths:
-            async for line in self._new([path]):
+            async for line in self._new([path], end[path]):
                 if found := event_of(line):
                     user, event = found
                     event = replace(event, received_ms=event.time_ms) if self._by_requests else event
@@ -123,11 +126,11 @@ class Memories:
                         cut.discard(path)
                         feedback.drop_before(event.received_ms)
 
-    async def _new(self, paths: Iterable[Path]) -> AsyncIterator[bytes]:
+    async def _new(self, paths: Iterable[Path], end: int | None = None) -> AsyncIterator[bytes]:
         """The lines appended since the last time, a pause after every piece, as the requests come first."""
         for path in paths:
-            for part, end in lines(path, self._offset.get(path, 0)):
-                self._offset[path] = end
+            for part, read in lines(path, self._offset.get(path, 0), end):
+                self._offset[path] = read
                 for line in part:
                     yield line
                 await asyncio.sleep(0)

@@ -149,12 +149,12 @@ def _down(error: OSError) -> JournalDownError:
     return JournalDownError(f"the journal cannot be written ({error.strerror}): free space, then send it again")
 
 
-def lines(path: Path, begin: int) -> Iterator[tuple[list[bytes], int]]:
-    """The whole lines of a file from an offset on, some at a time, each time with the offset after them."""
+def lines(path: Path, begin: int, end: int | None = None) -> Iterator[tuple[list[bytes], int]]:
+    """The whole lines of a file from an offset on, some at a time, each time with the offset after them. `end` ends it."""
     with path.open("rb") as file:
         rest = b""
         file.seek(begin)
-        while part := file.read(READ_BYTES):
+        while part := file.read(READ_BYTES if end is None else max(0, min(READ_BYTES, end - file.tell()))):
             whole, newline, rest = (rest + part).rpartition(NEWLINE)
             if newline:
                 begin += len(whole) + 1

@@ -19,7 +19,7 @@ from pipelines.forget.plain import Plain
 from pipelines.forget.plan import Method
 from pipelines.forget.probe import gains, probe
 from pipelines.forget.run import Request, forget
-from pipelines.forget.unlearn import JOBS, Unlearning, _teacher, delete_rows, scores, unlearn
+from pipelines.forget.unlearn import JOBS, Unlearning, _teacher, dampen, delete_rows, scores, unlearn
 from pipelines.forget.without import Without
 from pipelines.models import retrieval_graph
 from pipelines.workspace import Workspace, check_lineage, config_path, open_dataset
@@ -116,6 +116,70 @@ def test_who_is_nowhere_is_said_before_anything_is_touched(run: Request) -> None
         forget(Request(run.config, run.raw, run.root, ["nobody"], "retrain"))
     assert not (run.root / ".forget").exists()
     assert not (run.root / "forgotten.json").exists()
+
+
+def test_who_was_forgotten_before_stays_out_though_rows_of_theirs_came_later(run: Request) -> None:
+    """Of the dataset that is built when the next user is forgotten, and of the one that `recsys prepare` makes."""
+    first, second, _ = run.users
+    file = min((run.raw / "events").rglob("*.parquet"))
+    late = pl.concat([pl.read_parquet(each) for each in sorted((run.raw / "events").rglob("*.parquet"))])
+    forget(replace(run, users=[first]))
+    file.parent.with_name("day=2026-01-09").mkdir()
+    theirs = late.filter(pl.col("user_id").cast(pl.String) == first).with_columns(pl.col("time_ms") + 8 * 86_400_000)
+    theirs.write_parquet(file.parent.with_name("day=2026-01-09") / file.name)
+    forget(replace(run, users=[second]))
+    assert not {first, second} & set(Dataset(run.root / "dataset").user_ids)
+    stages.prepare(run.config, run.raw, Workspace(run.root), anew=True)
+    assert not {first, second} & set(Dataset(run.root / "dataset").user_ids)
+
+
+@pytest.mark.parametrize("part", ["retriever", "ranker"])
+@pytest.mark.parametrize("who", ["nobody", "a user of the test days"])
+def test_who_was_never_trained_on_leaves_the_model_as_it_is(made: tuple[RunConfig, Path], part: str, who: str) -> None:
+    config, folder = made
+    data = Dataset(folder / "run" / "dataset")
+    state = load_file(folder / "run" / part / "model.safetensors")
+    never = np.array([row for row in np.flatnonzero(data.length_U) if not _rows_of(data, row)])
+    forget_F, unseen = (never[:0] if who == "nobody" else never[:1]), np.flatnonzero(data.train_length_U >= 3)[:20]
+    for after, done in (
+        dampen(config, data, part, state, forget_F), unlearn(config, data, part, state, forget_F, unseen)
+    ):  # fmt: skip
+        assert done["trained_on"] == 0
+        wanted = delete_rows(state, forget_F)
+        assert all(torch.equal(after[name], wanted[name]) for name in state)
+
+
+def _rows_of(data: Dataset, user: int) -> bool:
+    """Whether a model was trained on anything of theirs."""
+    return bool(data.train_length_U[user] or (data.examples["user"][data.example_rows(TRAIN)] == user).any())
+
+
+def test_dampening_takes_batches_of_as_many_users_for_both_importances(made: tuple[RunConfig, Path]) -> None:
+    """The mean gradient of few users is longer by chance alone, and would pass for importance to the forgotten: users like all
+    others are not what hundreds of times more numbers matter to."""
+    config, folder = made
+    data = Dataset(folder / "run" / "dataset")
+    state = load_file(folder / "run" / "retriever" / "model.safetensors")
+    user_U = np.random.default_rng(1).permutation(np.flatnonzero(data.train_length_U >= 3))
+    shares = [
+        done["dampened"] / done["numbers"]
+        for done in (dampen(config, data, "retriever", state, np.sort(user_U[:number]))[1] for number in (3, 64))
+    ]
+    assert shares[0] < 0.05, shares
+
+
+def test_what_the_config_trains_no_more_goes_and_what_nobody_knows_is_listed(run: Request) -> None:
+    shutil.copytree(run.root / "ranker", run.root / "policy")
+    (run.root / "sweep" / "wide").mkdir(parents=True)
+    (run.root / ".dataset.999999999.tmp").mkdir()
+    (run.root / "live").mkdir()
+    receipt = forget(run)
+    assert not (run.root / "policy").exists()
+    assert not (run.root / ".dataset.999999999.tmp").exists()
+    assert {"policy", ".dataset.999999999.tmp"} <= set(receipt.deleted)
+    assert [each for each in receipt.left if each.startswith(str(run.root))] == [
+        f"{run.root / 'sweep'}: may have been made with the users; delete it, or make it again"
+    ]
 
 
 def test_rows_move_with_their_ids_and_back(run: Request) -> None:

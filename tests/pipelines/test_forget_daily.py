@@ -21,6 +21,7 @@ from pipelines.forget.plan import Plan
 from pipelines.forget.run import Request, forget
 from recsys.artefact import is_there
 from recsys.dataset import Dataset
+from recsys.errors import InputError
 from recsys.train.loop import MODEL_FILE
 
 pytestmark = [pytest.mark.filterwarnings("ignore:Please use DTensor"), pytest.mark.usefixtures("one_group")]
@@ -108,11 +109,32 @@ def test_a_day_whose_files_changed_before_is_still_done_again(world: World) -> N
     assert world.state(5).raw == fingerprints(world.config(), world.raw, day(5))
 
 
+def test_a_day_that_was_prepared_and_not_trained_is_prepared_without_the_users(world: World) -> None:
+    users = some(world)
+    world.arrive(6)
+    world.run_until(6, "prepare")
+    assert set(users) <= known(world, 6)
+    receipt = forget(Request(world.config(), world.raw, world.layout.root, users, "dampen", uri=world.uri))
+    assert [Path(each).name for each in days_of(receipt.left)] == ["2026-01-04"]
+    after = world.run_until(6, "train")
+    assert (after.mode, after.start) == ("warm", "2026-01-05")
+    assert not set(users) & known(world, 6)
+
+
+def test_no_day_is_run_while_users_are_half_forgotten(world: World) -> None:
+    """It would go on from data or from a model that has them, and no later step would look at it again."""
+    Plan(world.layout.root, ["u 1", "u2"], "dampen").step("day", lambda: "2026-01-05")
+    with pytest.raises(InputError, match="recsys forget 'u 1' u2 --method dampen"):
+        world.run(5)
+
+
 def test_purge_deletes_the_other_days(world: World, cli: Cli) -> None:
     users = some(world)
     words = ["--config", world.config_file, "--data", world.raw, "--workspace", world.layout.root, "--store", world.uri]
     done = cli("forget", *users, *map(str, words), "--method", "dampen", "--purge")
     assert not done.failed, done.said
+    assert "recsys daily" in done.out + done.said
+    assert "--day 2026-01-05" in done.out + done.said
     assert world.layout.days() == [day(5)]
     assert not set(users) & known(world, 5)
 

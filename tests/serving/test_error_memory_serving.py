@@ -111,6 +111,57 @@ def test_an_error_is_what_the_model_itself_was_off_by_whoever_was_corrected(bund
     assert all(again[item] == pytest.approx(model[item]) for item in set(model) & set(again))
 
 
+def test_a_click_that_comes_while_the_journal_is_read_is_none_that_is_missed(bundle: Path, tmp_path: Path) -> None:
+    """A list and its click that are written after the lists were read, and before the events are."""
+
+    async def ask(endpoint: Endpoint) -> float:
+        reading = endpoint.errors._read_predictions
+
+        async def meanwhile(*given: Any) -> None:
+            await reading(*given)
+            shown = await endpoint.recommend(ASK)
+            await asyncio.sleep(0.01)  # its line is written
+            event = Event(user_id="user-3", item_id=shown.items[0].item_id, event="click", request_id=shown.request_id)
+            await endpoint.add(Events(events=[event]))
+
+        assert endpoint.errors.of(endpoint.models.live) is None  # it has begun to read
+        endpoint.errors._read_predictions = meanwhile  # type: ignore[method-assign]
+        await learn(endpoint)
+        endpoint.errors._read_predictions = reading  # type: ignore[method-assign]
+        await learn(endpoint)
+        memory = endpoint.errors.of(endpoint.models.live)
+        assert memory is not None
+        assert memory.count == 10
+        return float(memory._memory._error_ET.max())
+
+    assert run(tmp_path / "live", bundle, ask) > 0  # a click is more than was said of it
+
+
+def test_requests_come_between_lists_that_are_learned_from(bundle: Path, tmp_path: Path) -> None:
+    """As after a restart, when thousands may be due."""
+
+    async def ask(endpoint: Endpoint) -> tuple[int, int]:
+        turns = 0
+
+        async def others() -> None:
+            nonlocal turns
+            while True:
+                await asyncio.sleep(0)
+                turns += 1
+
+        for _ in range(200):
+            await endpoint.recommend(Query(user_id="user-3", k=1, filter_seen=False))
+        await asyncio.sleep(0.01)
+        task = asyncio.create_task(others())
+        await learn(endpoint)
+        task.cancel()
+        return turns, count(endpoint, endpoint.models.live)
+
+    turns, learned = run(tmp_path / "live", bundle, ask)
+    assert learned == 200
+    assert turns >= 200
+
+
 def test_a_restart_makes_the_same_memory_again(bundle: Path, tmp_path: Path) -> None:
     async def first(endpoint: Endpoint) -> dict[str, float]:
         await teach(endpoint)
