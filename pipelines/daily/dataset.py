@@ -133,7 +133,7 @@ def link_dataset(begin_from: Workspace, workspace: Workspace) -> None:
         if not source.is_dir():
             continue
         copy = shutil.copy2 if source == begin_from.data_report else _link
-        scratch = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        scratch = target.with_name(f".{target.name}.tmp")  # one name, so that the next run clears what a killed one left
         shutil.rmtree(scratch, ignore_errors=True)
         shutil.rmtree(target, ignore_errors=True)
         shutil.copytree(source, scratch, copy_function=copy)

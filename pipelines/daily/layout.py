@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pipelines.workspace import Workspace
 from recsys.data.location import natural
+from recsys.errors import InputError
 
 STATE_FILE, REPORT_FILE, REPORT_JSON = "day.json", "report.md", "report.json"
 DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
@@ -63,4 +64,10 @@ class Layout:
         return self.folder(day).with_name(f"{day}.{number}")
 
     def forgotten_users(self) -> list[str]:
-        return list(json.loads(self.forgotten.read_text())["users"]) if self.forgotten.is_file() else []
+        """Raises InputError where their file is damaged: passed over, it would bring them back."""
+        try:
+            return list(json.loads(self.forgotten.read_text())["users"]) if self.forgotten.is_file() else []
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f'{self.forgotten} is damaged ({error!r}): restore it, or write it anew: {{"users": [ID, ...]}}'
+            ) from error

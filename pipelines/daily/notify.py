@@ -4,9 +4,11 @@ import json
 import logging
 import os
 import smtplib
+import ssl
 import urllib.request
 from collections.abc import Callable
 from email.message import EmailMessage
+from http.client import HTTPException
 from typing import Any
 
 from recsys.daily_config import DailyConfig, EmailConfig
@@ -29,17 +31,24 @@ def notify(rules: DailyConfig, headline: str, text: str, report: dict[str, Any])
 def _tried(name: str, way: Callable[[], None]) -> str:
     try:
         way()
-    except (OSError, smtplib.SMTPException, ValueError) as error:  # urllib's errors are OSErrors
+    except (OSError, HTTPException, smtplib.SMTPException, ValueError) as error:  # urllib's own errors are OSErrors
         log.warning("the report was not sent by %s: %s", name, error)
         return f"not sent: {error}"
     return "sent"
 
 
 def post(url: str, body: dict[str, Any]) -> None:
-    """POST as JSON. Raises OSError where nobody answers, or not with a success."""
+    """POST as JSON. Raises OSError or HTTPException where nobody answers, or not with a success."""
     request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=TIMEOUT_S):
+    with urllib.request.build_opener(_NoRedirect).open(request, timeout=TIMEOUT_S):
         pass
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A redirect is an error: urllib would follow it by a GET, which leaves the report behind."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
 
 
 def send(mail: EmailConfig, headline: str, text: str) -> None:
@@ -49,7 +58,7 @@ def send(mail: EmailConfig, headline: str, text: str) -> None:
     message.set_content(text)
     with smtplib.SMTP(mail.host, mail.port, timeout=TIMEOUT_S) as server:
         if mail.starttls:
-            server.starttls()
+            server.starttls(context=ssl.create_default_context())  # without one no certificate is looked at
         if mail.user is not None:
             server.login(mail.user, os.environ.get(PASSWORD, ""))
         server.send_message(message)

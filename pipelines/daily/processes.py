@@ -1,9 +1,11 @@
 """A day's training in several processes of this machine, by torchrun: each runs `python -m pipelines.daily.processes ORDER`."""
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +32,10 @@ def train_with_processes(
         )  # fmt: skip
         count = str(config.daily.processes)
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", count]
-        ended = subprocess.run(
-            [*command, "-m", __spec__.name, str(order)], stdout=2
-        )  # what is printed is no result of the command
-    if ended.returncode:
+        command += ["-m", __spec__.name, str(order)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=2) as torchrun:  # what is printed is no result
+            status = torchrun.wait()
+    if status:
         raise InputError(f"one of the {count} training processes failed, see above: mend it, and run the day again")
     return {part: read_manifest(workspace.checkpoint(part), "checkpoint") for part in parts(config)}
 
@@ -43,6 +45,7 @@ def main(path: str) -> None:
     from pipelines import stages
     from pipelines.terminal import console
 
+    threading.Thread(target=_end_with_the_day, daemon=True).start()
     order = json.loads(Path(path).read_text())
     start = None if order["start"] is None else Workspace(Path(order["start"]))
     try:
@@ -52,6 +55,14 @@ def main(path: str) -> None:
         )  # fmt: skip
     except InputError as error:
         sys.exit(f"error: {error}")
+
+
+def _end_with_the_day() -> None:
+    """End when the run of the day does, however that ends: its lock is free then, and another run may train here.
+
+    torchrun passes its standard input on, a pipe whose other end only that run has."""
+    os.read(0, 1)  # and not sys.stdin, whose lock a process that ends well would wait for
+    os._exit(1)
 
 
 if __name__ == "__main__":

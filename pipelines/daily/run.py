@@ -86,9 +86,15 @@ def _marks(config: RunConfig, raw: Path, day: date) -> dict[str, str]:
 
 
 def _require_before(today: Today, step: str) -> None:
-    missing = [each for each in STEPS[: STEPS.index(step)] if each != "reload" and not today.state.is_done(each)]
-    if missing and step != "report":
+    """Raise InputError where steps before it are missing. A report may be of a day that stopped, but not of one unheard of."""
+    missing = _missing(today.state, step)
+    if missing and (step != "report" or not today.state.steps):
         raise InputError(f"--step {step} of {today.day} comes after {', '.join(missing)}: run these first, or leave --step out")
+
+
+def _missing(state: DayState, step: str) -> list[str]:
+    """Steps before this one that are not done; a reload need not be."""
+    return [each for each in STEPS[: STEPS.index(step)] if each != "reload" and not state.is_done(each)]
 
 
 def _do(today: Today, step: str) -> None:
@@ -101,7 +107,8 @@ def _do(today: Today, step: str) -> None:
     state.forget_from(step)
     if STEPS.index(step) < STEPS.index("train") or (step == "train" and today.full):
         state.mode = None  # it hangs on the dataset, so it is decided again
-    state.status, state.error = "running", None
+    if not (step == "report" and _missing(state, step)):  # a day that stopped has stopped, told once more or not
+        state.status, state.error = "running", None
     today.save()
     if today.console is not None:
         today.console.rule(f"[bold]{today.day} {step}[/]")
@@ -124,7 +131,7 @@ def _do(today: Today, step: str) -> None:
         if step != "report":
             _tell(today)
         raise
-    if step == STEPS[-1]:
+    if step == STEPS[-1] and not _missing(state, step):
         state.status = "done"
     write("done", detail)
 
@@ -160,9 +167,20 @@ def _damaged(today: Today, step: str) -> bool:
 
 
 def _asked_again(today: Today, step: str) -> bool:
-    """A reload without an endpoint is done when one is named, and a warm training from scratch when that is asked for."""
+    """A reload without an endpoint is done when one is named, a warm training from scratch when that is asked for, and the
+    report of a day that is not done each time.
+
+    Raises InputError where an old day, whose dataset is gone, is to be trained again."""
     if step == "train":
-        return today.full and today.state.mode == "warm"
+        again = today.full and today.state.mode == "warm"
+        if again and today.state.pruned:
+            raise InputError(
+                f"{today.day} has no dataset any more, since daily.keep_days is {today.config.daily.keep_days}: remove "
+                f"{today.workspace.root}, and `recsys daily --day {today.day} --full` does the whole day again"
+            )
+        return again
+    if step == "report":
+        return bool(_missing(today.state, step))
     return step == "reload" and today.endpoint is not None and today.state.detail(step).get("endpoint") is None
 
 

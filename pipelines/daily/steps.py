@@ -114,7 +114,13 @@ def reload(today: Today) -> dict[str, Any]:
         return {"endpoint": None, "why_not": "no --endpoint is named"}
     if today.state.detail("promote")["outcome"] not in ("promoted", "already"):
         return {"endpoint": today.endpoint, "why_not": "the champion stays"}
+    from pipelines.monitor.alarms import champion
     from serving.client import Client
+
+    states = {day.isoformat(): DayState.load(today.layout.state(day)) for day in today.layout.days()}
+    number, _ = champion(states, max(states))
+    if number != today.state.champion["after"]:  # of a later day: the endpoint will never serve this one's
+        return {"endpoint": today.endpoint, "why_not": f"version {number} is the champion by now"}
 
     wanted = today.state.detail("export")["bundle"]
     client, began, within_s = Client(today.endpoint, retries=0), time.monotonic(), today.config.daily.reload_seconds

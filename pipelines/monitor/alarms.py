@@ -106,10 +106,10 @@ def _metric_alarms(config: "RunConfig", state: DayState, earlier: Sequence[DaySt
         known = [each.detail("evaluate").get("metrics", {}).get(name) for each in earlier]
         usual = median(each for each in known if each is not None)
         if usual is not None and usual > chance and (drop := (usual - value) / (usual - chance)) > limit:
-            above = ", of what it is above 0.5," if chance else ""
+            above = " of what it is above 0.5" if chance else ""
             yield Alarm(
                 f"metric: {name}", drop, limit,
-                f"{name} is {value:.4f} on {state.day} and was {usual:.4f} on the days before: a drop of {drop:.0%}{above} "
+                f"{name} is {value:.4f} on {state.day} and was {usual:.4f} on the days before: a drop of {drop:.0%}{above}, "
                 f"more than daily.alarm_metric {limit:.0%}: look at the day's data and losses, and take the champion back with "
                 "`recsys rollback` if it was promoted",
             )  # fmt: skip

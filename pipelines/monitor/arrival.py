@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.monitor.arrived import LOOK_BACK, Arrived, days_before, flattened, median
-from pipelines.monitor.files import check_marker, check_names, check_quiet
+from pipelines.monitor.files import check_marker, check_names, check_quiet, unfinished
 from recsys.data.days import day_of
 from recsys.data.piece import Piece
 from recsys.errors import InputError
@@ -50,7 +50,7 @@ def find_days(config: "RunConfig", raw: Path, day: date) -> dict[date, list[Piec
     events = config.data.events
     if events.arrives == "together":
         raise InputError("data.events.arrives is together, which has no days: set it to by_folder or by_file")
-    check_names(raw, events.path, day)
+    check_names(unfinished(raw, events.path), day)
     found: dict[date, list[Piece]] = {}
     for piece in events.list_pieces(raw):
         found.setdefault(day_of(piece.unit), []).append(piece)
@@ -63,7 +63,7 @@ def find_days(config: "RunConfig", raw: Path, day: date) -> dict[date, list[Piec
 
 def _judged(config: "RunConfig", raw: Path, day: date, partitions: Partitions, past: Mapping[str, Arrived]) -> Arrived:
     rules, pieces = config.daily, partitions[day]
-    check_names(raw, config.data.events.path, day)
+    check_names(unfinished(raw, config.data.events.path), day)
     check_marker(pieces, config.data.events.arrives, rules.marker, day)
     check_quiet(pieces, rules.quiet_seconds, time.time())
     found = _read(config, raw, day, partitions)

@@ -1,7 +1,8 @@
 """Is a day's partition still being written? What its names, its marker and its clock say, before a row is read."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import date
 from pathlib import Path, PurePosixPath
 
@@ -18,17 +19,26 @@ UNFINISHED = re.compile(
 )
 
 
-def check_names(raw: Path, path: str, day: date) -> None:
-    """Raise InputError where a file of the day has the name of one that is being written."""
+def unfinished(raw: Path, path: str) -> dict[date, Path]:
+    """Day -> the first of its files that has the name of one that is being written."""
     if is_url(path) or not raw.is_dir():
-        return
+        return {}
     top = raw / PurePosixPath(path).parts[0] if not (raw / path).exists() else raw / path
+    found: dict[date, Path] = {}
     for file in sorted(top.rglob("*") if top.is_dir() else raw.glob("*")):
-        parts = file.relative_to(raw).parts
-        if _is_of(str(file.relative_to(raw)), day) and any(UNFINISHED.search(part) for part in parts) and file.is_file():
-            raise InputError(
-                f"{file} is still being written, by its name: wait until it is whole, or remove it if its writer is gone"
-            )
+        name = file.relative_to(raw)
+        if any(UNFINISHED.search(part) for part in name.parts) and file.is_file():
+            with suppress(InputError):  # no date in its name, so no day's
+                found.setdefault(day_of(str(name)), file)
+    return found
+
+
+def check_names(unfinished: Mapping[date, Path], day: date) -> None:
+    """Raise InputError where a file of the day has the name of one that is being written."""
+    if day in unfinished:
+        raise InputError(
+            f"{unfinished[day]} is still being written, by its name: wait until it is whole, or remove it if its writer is gone"
+        )
 
 
 def check_marker(pieces: Sequence[Piece], arrives: Arrives, marker: str | None, day: date) -> None:

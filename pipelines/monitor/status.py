@@ -1,9 +1,6 @@
 """How a workspace of daily runs stands: its days, its champion, and what someone should look at."""
 
-import json
-import os
-import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipelines.daily.layout import Layout
+from pipelines.daily.lock import holder, is_held
 from pipelines.daily.state import DayState
 from pipelines.monitor.alarm import Alarm
 from pipelines.monitor.alarms import champion
@@ -39,20 +37,23 @@ class Status:
 def read_status(config: "RunConfig", root: Path, now: datetime) -> Status:
     """`now` is the clock, with its time zone. Raises InputError where no day was begun."""
     layout = Layout(root)
-    holder = _holder(layout.lock)
+    before = holder(layout.lock)
     states = {day.isoformat(): DayState.load(layout.state(day)) for day in layout.days()}
     if not states:
         raise InputError(f"{root} has no days: run one with `recsys daily`, or name its folder with --workspace")
     newest = max(states)
     number, born = champion(states, newest)
-    running = holder or _holder(layout.lock)
+    running = before or holder(layout.lock)  # a run may end while its days are read
     main = config.promotion.main_metric(config.evaluation.ks[0])
     found = {
         "workspace": str(root), "newest_day": newest, "status": states[newest].status, "running": running,
         "champion": {"version": number, "day": born}, "metric": main,
         "days": [_row(states[name], main) for name in sorted(states)[-SHOWN_DAYS:]],
     }  # fmt: skip
-    return Status(found, [*_run_alarms(config, states, newest, running, now), *_known_alarms(states[newest])])
+    alarms = [*_day_alarms(states[newest], running), *_known_alarms(states[newest])]
+    if not is_held(layout.lock):  # a name in the lock alone may be that of another machine's run that was killed
+        alarms += _silent(config.daily.alarm_silent_hours, states, now)
+    return Status(found, alarms)
 
 
 def _row(state: DayState, main: str) -> dict[str, Any]:
@@ -70,55 +71,32 @@ def _known_alarms(state: DayState) -> list[Alarm]:
     return [Alarm(alarm["name"], alarm["value"], alarm["limit"], alarm["sentence"]) for alarm in state.alarms]
 
 
-def _run_alarms(
-    config: "RunConfig", states: dict[str, DayState], newest: str, running: str | None, now: datetime
-) -> Iterator[Alarm]:  # fmt: skip
-    """Of the runs themselves: a day that stopped, failed or was interrupted, and none for too long."""
-    state = states[newest]
+def _day_alarms(state: DayState, running: str | None) -> Iterator[Alarm]:
+    """Of the newest day's run: that it stopped, failed or was interrupted."""
     if state.status in ("stopped", "failed"):
+        stays = "" if state.is_done("promote") else ", and the champion stays"
         yield Alarm(
             f"day {state.status}", None, None,
-            f"{newest} {state.status}, and the champion stays: {state.error}. When it is mended, run `recsys daily` again",
+            f"{state.day} {state.status}{stays}: {state.error}. When it is mended, run `recsys daily` again",
         )  # fmt: skip
     elif state.status == "running" and running is None:
         done = ", ".join(state.steps) or "nothing"
         yield Alarm(
-            "day interrupted",
-            None,
-            None,
-            f"{newest} was begun and no run goes on with it (done: {done}): run `recsys daily` again",
-        )
-    limit = config.daily.alarm_silent_hours
+            "day interrupted", None, None,
+            f"{state.day} was begun and no run goes on with it (done: {done}): run `recsys daily` again",
+        )  # fmt: skip
+
+
+def _silent(limit: float | None, states: Mapping[str, DayState], now: datetime) -> Iterator[Alarm]:
+    """That no day was run for too long."""
     ended = [datetime.fromisoformat(step.ended) for each in states.values() for step in each.steps.values()]
     hours = (now - max(ended)).total_seconds() / 3600 if ended else 0.0
-    if limit is not None and hours > limit and running is None:
+    if limit is not None and hours > limit:
         yield Alarm(
             "silent", hours, limit,
             f"The last step of any day ended {hours:.1f} hours ago, more than daily.alarm_silent_hours {limit:g}: see whether "
             "the schedule still starts `recsys daily`, and whether the log still arrives",
         )  # fmt: skip
-
-
-def _holder(lock: Path) -> str | None:
-    """Who holds the lock, as its file says; None where nobody does. A killed run leaves its name, but not its process."""
-    try:
-        found = json.loads(lock.read_text())
-        here = found["host"] == socket.gethostname()
-        if here and not _is_alive(int(found["process"])):
-            return None
-        return f"{found['what']}, process {found['process']} on {found['host']} since {found['since']}"
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # another user's
-        return True
-    return True
 
 
 def render(status: Status) -> Group:

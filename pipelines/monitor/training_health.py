@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,12 @@ def read_curves(workspace: Workspace, parts: Sequence[str]) -> dict[str, Curve]:
     """Part -> its training loss at each validation, of the parts that are trained."""
     from recsys.train.loop import HISTORY_FILE
 
-    files = {part: workspace.checkpoint(part) / HISTORY_FILE for part in parts}
-    histories = {part: json.loads(file.read_text()) for part, file in files.items() if file.is_file()}
-    return {part: [float(entry["loss"]) for entry in history if "loss" in entry] for part, history in histories.items()}
+    curves = {}
+    for part in parts:
+        with suppress(OSError, ValueError):  # gone or damaged, which is no reason to fail the day that looks back at it
+            history = json.loads((workspace.checkpoint(part) / HISTORY_FILE).read_text())
+            curves[part] = [float(entry["loss"]) for entry in history if "loss" in entry]
+    return curves
 
 
 def failed_batches(workspace: Workspace, parts: Sequence[str]) -> dict[str, list[Path]]:

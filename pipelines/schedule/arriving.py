@@ -4,13 +4,13 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime, time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.daily.layout import Layout
 from pipelines.daily.state import DayState
-from pipelines.monitor.files import check_marker, check_names, check_quiet
+from pipelines.monitor.files import check_marker, check_names, check_quiet, unfinished
 from recsys.data.days import day_of
 from recsys.errors import InputError
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from recsys.data.piece import Piece
     from recsys.data.source import Events
 
+DAY_S = 86_400
 Seen = dict[str, dict[str, str]]  # day -> mark at the last look, and the mark with which a run was asked for
 
 
@@ -44,16 +45,32 @@ def find_days(events: "Events", raw: Path) -> "dict[date, list[Piece]]":
 
 def look(events: "Events", rules: "DailyConfig", raw: Path, now: float) -> There:
     """The days, held against the names, the marker and the quiet time of the `daily` section; `now` in seconds since 1970."""
-    found = There({}, {})
+    found, written = There({}, {}), unfinished(raw, events.path)
     for day, pieces in find_days(events, raw).items():
         try:
-            check_names(raw, events.path, day)
+            check_names(written, day)
             check_marker(pieces, events.arrives, rules.marker, day)
             check_quiet(pieces, rules.quiet_seconds, now)
             found.whole[day.isoformat()] = _mark(pieces)
         except (InputError, FileNotFoundError) as error:  # a file may be renamed between two looks at it
             found.waiting[day.isoformat()] = str(error)
     return found
+
+
+def runnable(there: There, first: date, now: float, utc_offset_hours: float) -> There:
+    """With the days that Dagster has no partition for among those that wait: it would take none of the others either.
+
+    `first`: that of its partitions. A day is to be over in UTC, and by the clock that the log is cut by.
+    """
+    waiting = dict(there.waiting)
+    for name in there.whole:
+        day = date.fromisoformat(name)
+        ended = datetime.combine(day, time(), UTC).timestamp() + DAY_S + max(0.0, -utc_offset_hours) * 3600
+        if day < first:
+            waiting[name] = f"{name} came after the schedule began with {first}: start `recsys schedule` again to run it"
+        elif now < ended:
+            waiting[name] = f"{name} is not over yet"
+    return There({name: mark for name, mark in there.whole.items() if name not in waiting}, waiting)
 
 
 def newest_done(workspace: Path) -> str | None:

@@ -1,5 +1,6 @@
 """`recsys schedule`: the daily run on Dagster, or as a line for cron."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -48,7 +49,8 @@ def schedule(
     try:
         target = Target(
             config=config if (CONFIGS / f"{config}.yaml").is_file() else str(Path(config).absolute()), data=raw,
-            workspace=workspace.root.absolute(), directory=Path.cwd(), overrides=tuple(set_ or ()), store=store,
+            workspace=workspace.root.absolute(), directory=Path.cwd(), overrides=tuple(set_ or ()),
+            store=store or (os.environ.get("MLFLOW_TRACKING_URI") if print_cron else None),  # cron knows no variable of a shell
             events=settings.data.events.model_dump(mode="json"), daily=settings.daily,
             first_day=next(iter(find_days(settings.data.events, raw))), endpoint=endpoint, at=at,
             every_s=every, retries=retries, retry_s=retry_s, stale_h=stale_h,

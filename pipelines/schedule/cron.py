@@ -1,7 +1,6 @@
 """The same schedule as a line for cron."""
 
 import shlex
-from pathlib import Path
 
 from pipelines.schedule.target import Target
 
@@ -14,6 +13,6 @@ def crontab(target: Target) -> str:
     hour, minute = (int(part) for part in (target.at or "3:00").split(":"))
     last = min(hour + HOURS, 23)
     hours = str(hour) if last == hour else f"{hour}-{last}"
-    log = shlex.quote(str(Path(target.workspace) / LOG))
-    command = f"cd {shlex.quote(str(target.directory))} && {shlex.join(target.command())} >> {log} 2>&1"
+    folder, log = (shlex.quote(str(path)) for path in (target.workspace, target.workspace / LOG))
+    command = f"mkdir -p {folder} && cd {shlex.quote(str(target.directory))} && {shlex.join(target.command())} >> {log} 2>&1"
     return f"{minute} {hours} * * * {command.replace('%', chr(92) + '%')}"  # cron takes a bare % for the end of the line

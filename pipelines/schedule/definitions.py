@@ -36,10 +36,12 @@ def _sensor(target: Target, job: "dg.UnresolvedAssetJobDefinition") -> dg.Sensor
         description="Looks for new or changed daily partitions in the raw folder.",
     )  # fmt: skip
     def arriving(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        from pipelines.schedule.arriving import look, newest_done, wanted
+        from pipelines.schedule.arriving import look, newest_done, runnable, wanted
         from recsys.data.source import Events
 
-        there = look(Events.model_validate(target.events), target.daily, target.data, time.time())
+        now = time.time()
+        there = look(Events.model_validate(target.events), target.daily, target.data, now)
+        there = runnable(there, target.first_day, now, target.daily.utc_offset_hours)
         run, seen = wanted(
             there.whole, json.loads(context.cursor) if context.cursor else None, done=newest_done(target.workspace),
             marked=target.daily.marker is not None,

@@ -189,6 +189,13 @@ def test_losses_that_go_wrong(run: Run, loss: tuple[float, ...], name: str, word
     assert name.replace("ranker", "retriever") in found
 
 
+def test_a_damaged_history_of_a_day_before_fails_no_day(run: Run) -> None:
+    for name, text in (("retriever", '[{"epoch": 1, "lo'), ("ranker", "\x00")):
+        (run.layout.workspace(day(5)).checkpoint(name) / "history.json").write_text(text)
+    run.curve(7, (1.8, 1.6))
+    assert "ended at 1.6, 60% above the 1 of the days before" in run.alarms(run.state(7))["training: ranker, loss"].sentence
+
+
 def test_batches_that_were_kept_after_a_step_that_was_not_finite(run: Run) -> None:
     kept = run.layout.workspace(day(7)).root / "ranker.failed" / "step-12-rank-0"
     kept.mkdir(parents=True)

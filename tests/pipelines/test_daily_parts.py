@@ -1,25 +1,35 @@
 """What a day decides, holds and tells, without training anything."""
 
+import fcntl
 import json
 import os
 import socketserver
+import ssl
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import date
+from contextlib import contextmanager, suppress
+from datetime import UTC, date, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from daily_world import CONFIG, World, day
 
+from pipelines.daily.dataset import fingerprints
 from pipelines.daily.layout import Layout
-from pipelines.daily.lock import BUSY, BusyError, held
+from pipelines.daily.lock import BUSY, BusyError, held, is_held
 from pipelines.daily.notify import notify
-from pipelines.daily.state import DayState, StepState
+from pipelines.daily.state import STEPS, DayState, StepState
+from pipelines.daily.steps import reload
+from pipelines.daily.today import Today
 from pipelines.daily.training import decide, moved
 from pipelines.monitor.arrived import Arrived
 from pipelines.workspace import Workspace
@@ -156,6 +166,18 @@ class TestTheLock:
             assert json.loads(path.read_text())["process"] == os.getpid()
         assert path.read_text() == ""
 
+    def test_a_look_at_it_keeps_nobody_out(self, tmp_path: Path) -> None:
+        path = tmp_path / "lock"
+        assert not is_held(path)
+        with held(path, "the test"):
+            assert is_held(path)
+        assert not is_held(path)
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH)  # as a look does, for much less time
+            threading.Timer(0.01, fcntl.flock, (file, fcntl.LOCK_UN)).start()
+            with held(path, "the test"):
+                pass
+
     def test_the_command_ends_with_75(self, tmp_path: Path, cli: Callable[..., Any]) -> None:
         (tmp_path / "raw/events/day=2026-01-01").mkdir(parents=True)
         (tmp_path / "raw/events/day=2026-01-01/a.parquet").write_text("not read")
@@ -190,6 +212,62 @@ class TestTheState:
         (tmp_path / "days/2026-01-11").mkdir()
         assert layout.days() == [day(9), day(10)]
         assert layout.aside(day(9)).name == "2026-01-09.2"
+
+
+class TestADayThatIsNotWhole:
+    @pytest.fixture
+    def world(self, tmp_path: Path) -> World:
+        world = World.make(tmp_path, days=2)
+        world.arrive(1)
+        return world
+
+    def test_one_that_stopped_is_reported_again_and_stays_stopped(self, world: World) -> None:
+        with pytest.raises(InputError, match="no partition of 2026-01-02"):
+            world.run(2)
+        before = world.state(2)
+        report = world.layout.folder(day(2)) / "report.md"
+        for _ in range(2):
+            report.unlink()
+            found = world.run(2, step="report")
+            assert (found.status, found.error) == (before.status, before.error) == ("stopped", found.error)
+            assert "no partition of 2026-01-02" in report.read_text()
+
+    def test_one_that_was_never_begun_has_no_report(self, world: World) -> None:
+        with pytest.raises(InputError, match="--step report of 2026-01-02 comes after arrive"):
+            world.run(2, step="report")
+        assert world.layout.days() == []
+
+    def test_one_whose_artefacts_were_cleared_is_not_trained_again_and_stays_done(self, world: World) -> None:
+        state = DayState(
+            day=str(day(1)), status="done", mode="warm", pruned=True, steps={name: done() for name in STEPS},
+            raw=fingerprints(world.config(), world.raw, day(1)),
+        )  # fmt: skip
+        state.save(world.layout.state(day(1)))
+        with pytest.raises(InputError, match=r"2026-01-01 has no dataset any more, since daily.keep_days is 7: remove "):
+            world.run(1, full=True)
+        assert world.state(1) == state
+
+    def test_one_that_is_the_champion_no_more_is_not_waited_for(self, world: World) -> None:
+        for number in (1, 2):
+            steps = {"export": done(bundle=f"b{number}"), "promote": done(outcome="promoted")}
+            state = DayState(day=str(day(number)), steps=steps, champion={"before": None, "after": number})
+            state.save(world.layout.state(day(number)))
+        config = world.config("daily.reload_seconds=0.1")
+        found = reload(Today(config, world.raw, world.layout, day(1), world.state(1), endpoint="http://127.0.0.1:9"))
+        assert found["why_not"] == "version 2 is the champion by now"
+        with pytest.raises(InputError, match="does not serve b2"):
+            reload(Today(config, world.raw, world.layout, day(2), world.state(2), endpoint="http://127.0.0.1:9"))
+
+
+def test_users_that_were_forgotten_do_not_come_back_by_a_damaged_file(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    assert layout.forgotten_users() == []
+    layout.forgotten.write_text('{"users": ["u1"]}')
+    assert layout.forgotten_users() == ["u1"]
+    for text in ('{"users": ["u1"', "[]", "{}"):
+        layout.forgotten.write_text(text)
+        with pytest.raises(InputError, match=r"forgotten\.json is damaged .*: restore it, or write it anew"):
+            layout.forgotten_users()
 
 
 class TestDaysOfTheLog:
@@ -245,10 +323,35 @@ class TestTelling:
             }
         assert notify(DailyConfig(webhook=url), "x", "x", {})["webhook"].startswith("not sent: ")  # nobody is there any more
 
+    def test_an_answer_that_is_no_http_fails_no_day(self) -> None:
+        with listening(Chatter) as server:
+            url = f"http://127.0.0.1:{server.server_address[1]}"
+            assert notify(DailyConfig(webhook=url), "x", "x", {})["webhook"].startswith("not sent: hello")
+        found = notify(DailyConfig(webhook="http://127.0.0.1:port/"), "x", "x", {})
+        assert found == {"webhook": "not sent: nonnumeric port: 'port'"}
+
+    def test_a_redirect_is_not_taken_for_sent(self) -> None:
+        with listening(Moved) as server:
+            url = f"http://127.0.0.1:{server.server_address[1]}"
+            assert notify(DailyConfig(webhook=url), "x", "x", {}) == {"webhook": "not sent: HTTP Error 301: Moved Permanently"}
+
+    def test_a_password_goes_to_no_server_whose_certificate_nobody_vouches_for(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("RECSYS_SMTP_PASSWORD", "secret")
+        with listening(Encrypted) as server:
+            server.certificate = self_signed(tmp_path / "server.pem")
+            mail = {"to": ["a@example.org"], "host": "127.0.0.1", "port": server.server_address[1], "starttls": True}
+            assert "CERTIFICATE_VERIFY_FAILED" in notify(DailyConfig(email=mail), "x", "x", {})["email"]
+            assert server.got == []
+            monkeypatch.setenv("SSL_CERT_FILE", str(server.certificate))
+            assert notify(DailyConfig(email={**mail, "user": "recsys"}), "x", "x", {}) == {"email": "sent"}
+        assert any(line.startswith("AUTH ") for line in server.got)
+
 
 @contextmanager
 def listening(handler: Any) -> Iterator[Any]:
-    kind = socketserver.TCPServer if handler is Mail else HTTPServer
+    kind = HTTPServer if issubclass(handler, BaseHTTPRequestHandler) else socketserver.TCPServer
     with kind(("127.0.0.1", 0), handler) as server:
         server.got = []  # type: ignore[union-attr]
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
@@ -275,11 +378,32 @@ class Refuse(Hook):
     status = 500
 
 
+class Moved(Hook):
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(301)
+        self.send_header("Location", "/elsewhere")
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+
+class Chatter(socketserver.StreamRequestHandler):
+    def handle(self) -> None:
+        self.request.recv(65_536)
+        self.wfile.write(b"hello\r\n\r\n")
+
+
 class Mail(socketserver.StreamRequestHandler):
     """As much of SMTP as a message needs."""
 
     def handle(self) -> None:
         self.wfile.write(b"220 here\r\n")
+        self.talk()
+
+    def talk(self) -> None:
         in_text = False
         for line in self.rfile:
             self.server.got.append(line.decode())  # type: ignore[attr-defined]
@@ -295,6 +419,42 @@ class Mail(socketserver.StreamRequestHandler):
                 return
             else:
                 self.wfile.write(b"250 ok\r\n")
+
+
+class Encrypted(Mail):
+    """The same after STARTTLS."""
+
+    def handle(self) -> None:
+        for answer in (b"220 here\r\n", b"250-here\r\n250 STARTTLS\r\n", b"220 go on\r\n"):
+            self.wfile.write(answer)
+            if not answer.endswith(b"go on\r\n"):
+                self.rfile.readline()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.server.certificate)  # type: ignore[attr-defined]
+        with suppress(OSError), context.wrap_socket(self.request, server_side=True) as stream:
+            self.rfile, self.wfile = stream.makefile("rb"), stream.makefile("wb", buffering=0)
+            assert self.rfile.readline().lower().startswith(b"ehlo")
+            self.wfile.write(b"250-here\r\n250 AUTH PLAIN\r\n")
+            command = self.rfile.readline()
+            if command.startswith(b"AUTH"):
+                self.server.got.append(command.decode())  # type: ignore[attr-defined]
+                self.wfile.write(b"235 welcome\r\n")
+            self.talk()
+
+
+def self_signed(path: Path) -> Path:
+    """Key and certificate of 127.0.0.1 in one file."""
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    address = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+    made = (
+        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+        .serial_number(1).not_valid_before(now - timedelta(1)).not_valid_after(now + timedelta(1))
+        .add_extension(address, critical=False).sign(key, hashes.SHA256())
+    )  # fmt: skip
+    kinds = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    path.write_bytes(key.private_bytes(*kinds) + made.public_bytes(serialization.Encoding.PEM))
+    return path
 
 
 def test_the_command_line_and_a_schedules_rules_are_read_without_torch() -> None:

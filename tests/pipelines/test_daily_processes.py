@@ -1,6 +1,13 @@
 """A day that trains in two processes of torchrun, over gloo."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from daily_world import World, day
@@ -50,6 +57,46 @@ def test_a_warm_day_in_two_processes_goes_on_from_one_that_had_one(world: World,
     run = track.get_run(after.run_id, uri=world.uri)
     assert run.metrics["cost/parameters"] > 0
     assert world.run(5, TWO, step="train").steps["train"] == state.steps["train"]
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_no_process_outlives_the_run_that_began_it(tmp_path: Path, how: signal.Signals) -> None:
+    """The run's lock is free when it is gone, so that another one may train in the same place."""
+    world = World.make(tmp_path, days=4)
+    world.arrive(1, 2, 3, 4)
+    for step in ("arrive", "prepare"):
+        world.run(4, step=step)
+    where = ["--config", world.config_file, "--data", world.raw, "--workspace", world.layout.root, "--store", world.uri]
+    options = ["--day", str(day(4)), "--step", "train", "--set", TWO, "--set", "retriever.fit.epochs=2000"]
+    with (tmp_path / "log").open("wb") as log:
+        run = subprocess.Popen(
+            [sys.executable, "-m", "pipelines.cli", "daily", *map(str, where), *options], stdout=log, stderr=log,
+            env={**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])},
+        )  # fmt: skip
+    try:
+        assert _soon(lambda: (world.layout.folder(day(4)) / "retriever.resume").exists()), (tmp_path / "log").read_text()
+        assert len(_processes(tmp_path / "recsys-train-")) == 3, "torchrun and two of its own"
+    finally:
+        run.send_signal(how)
+        run.wait()
+    try:
+        assert _soon(lambda: not _processes(tmp_path / "recsys-train-"), within_s=30)
+    finally:
+        for process in _processes(tmp_path / "recsys-train-"):
+            os.kill(process, signal.SIGKILL)
+
+
+def _processes(named: Path) -> list[int]:
+    """Those whose command line has this path."""
+    found = subprocess.run(["pgrep", "-f", str(named)], capture_output=True, text=True).stdout
+    return [int(line) for line in found.split()]
+
+
+def _soon(look: Callable[[], bool], within_s: float = 240) -> bool:
+    deadline = time.monotonic() + within_s
+    while not (found := look()) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return found
 
 
 def _ndcg(workspace: Workspace) -> float:

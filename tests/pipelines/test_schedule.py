@@ -8,6 +8,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,10 @@ import pytest
 from pipelines.daily.lock import held
 from pipelines.schedule.home import home_of
 from pipelines.schedule.run import alone
+from pipelines.schedule.target import Target
+from pipelines.workspace import config_path
+from recsys.config import load
+from recsys.daily_config import DailyConfig
 from recsys.errors import InputError
 from recsys.simulate import Simulation, simulate
 from serving.run import free_port
@@ -186,6 +191,33 @@ def looks(page: Page) -> list[float]:
         "{ timestamp } } } } }", s=selector,
     )  # fmt: skip
     return [tick["timestamp"] for tick in found["sensorOrError"]["sensorState"]["ticks"]]
+
+
+def test_a_partition_that_dagster_does_not_have_keeps_no_other_day_waiting(tmp_path: Path) -> None:
+    import dagster as dg
+
+    from pipelines.schedule.definitions import SENSOR, make_definitions
+
+    def arrive(day: str) -> None:
+        (tmp_path / "raw/events" / f"day={day}").mkdir(parents=True)
+        (tmp_path / "raw/events" / f"day={day}" / "part-0.csv").write_text("x")
+
+    config = load(config_path("demo"))
+    target = Target(
+        config="demo", data=tmp_path / "raw", workspace=tmp_path / "ws", directory=tmp_path, first_day=date(2026, 1, 5),
+        events=config.data.events.model_dump(mode="json"), daily=DailyConfig(marker=None),
+    )  # fmt: skip
+    repository = make_definitions(target).get_repository_def()
+    sensor, cursor, asked = repository.get_sensor_def(SENSOR), None, []
+    with dg.DagsterInstance.ephemeral() as instance:
+        for days in (["2026-01-05"], ["2026-01-02", "2099-01-01", "2026-01-06"], []):
+            for each in days:
+                arrive(each)
+            context = dg.build_sensor_context(instance=instance, cursor=cursor, repository_def=repository)
+            tick = sensor.evaluate_tick(context)
+            cursor = tick.cursor
+            asked.append([request.partition_key for request in tick.run_requests or []])
+    assert asked == [[], ["2026-01-05"], ["2026-01-06"]]
 
 
 def test_two_schedules_of_one_workspace_are_refused(tmp_path: Path) -> None:

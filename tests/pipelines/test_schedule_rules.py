@@ -4,20 +4,24 @@ import os
 import shlex
 import subprocess
 import sys
-from datetime import date
+import time
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from pipelines.daily.lock import BUSY, held
 from pipelines.daily.state import DayState
-from pipelines.schedule.arriving import find_days, look, newest_done, wanted
+from pipelines.schedule.arriving import There, find_days, look, newest_done, runnable, wanted
 from pipelines.schedule.cron import crontab
 from pipelines.schedule.step import run_step
 from pipelines.schedule.target import VARIABLE, Target
 from pipelines.workspace import config_path
 from recsys.config import load
+from recsys.daily_config import DailyConfig
 from recsys.errors import InputError
 
 ROOT = Path(__file__).parents[2]
@@ -89,6 +93,31 @@ def test_what_is_still_written_waits_and_says_why(tmp_path: Path) -> None:
     assert look(config.data.events, config.daily, tmp_path, now=1e12).whole["2026-02-01"] != before
 
 
+def test_a_look_takes_no_longer_for_each_day_the_more_days_there_are(tmp_path: Path) -> None:
+    """The sensor looks each minute, and a log has years of days."""
+    events = load(config_path("demo")).data.events
+    for number in range(200):
+        for part in range(3):
+            partition(tmp_path, str(date(2025, 1, 1) + timedelta(number))).with_name(f"part-{part}.csv").touch()
+    clocks = [time.process_time()]
+    for each in (lambda: find_days(events, tmp_path), lambda: look(events, DailyConfig(), tmp_path, now=1e12)):
+        each()
+        clocks.append(time.process_time())
+    assert clocks[2] - clocks[1] < 15 * (clocks[1] - clocks[0])
+
+
+def test_days_that_dagster_has_no_partition_for_wait(tmp_path: Path) -> None:
+    whole = {"2026-01-31": "a", "2026-02-01": "b", "2026-02-02": "c", "2099-01-01": "d"}
+    now = datetime(2026, 2, 3, tzinfo=UTC).timestamp()
+    found = runnable(There(whole, {"2026-02-09": "no marker"}), date(2026, 2, 1), now, 0)
+    assert list(found.whole) == ["2026-02-01", "2026-02-02"]
+    assert found.waiting["2026-02-09"] == "no marker"
+    assert "start `recsys schedule` again" in found.waiting["2026-01-31"]
+    assert found.waiting["2099-01-01"] == "2099-01-01 is not over yet"
+    assert list(runnable(There(whole, {}), date(2026, 2, 1), now - 1, 9).whole) == ["2026-02-01"]
+    assert list(runnable(There(whole, {}), date(2026, 2, 1), now, -8).whole) == ["2026-02-01"], "it ends at 8:00 UTC"
+
+
 def test_a_log_without_days_is_refused(tmp_path: Path) -> None:
     partition(tmp_path, "2026-02-01")
     with pytest.raises(InputError, match="arrives is together"):
@@ -139,6 +168,23 @@ def test_the_line_for_cron_runs_what_it_says(tmp_path: Path) -> None:
     assert words[words.index("--data") + 1] == str(folder / "raw")
     assert Path(words[-2]) == folder / "ws/cron.log"
     assert crontab(target(folder)).startswith("0 3-8 * * * ")
+
+
+def test_the_line_for_cron_logs_into_a_workspace_that_is_not_there_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    command = crontab(target(tmp_path, workspace=tmp_path / "new one")).split(" ", 5)[5]
+    assert subprocess.run(["sh", "-c", command.replace("\\%", "%")]).returncode == 2
+    assert f"{tmp_path / 'raw'} is not a folder" in (tmp_path / "new one/cron.log").read_text()
+
+
+def test_the_line_for_cron_names_the_store_that_cron_would_not_know(
+    tmp_path: Path, cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    partition(tmp_path, "2026-02-01")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
+    options = ("schedule", "--data", str(tmp_path), "--print-cron")
+    assert " --store http://mlflow:5000 " in cli(*options).out
+    assert " --store http://other:5000 " in cli(*options, "--store", "http://other:5000").out
 
 
 def test_nothing_else_imports_dagster() -> None:

@@ -111,6 +111,26 @@ def test_a_run_that_goes_on_is_no_alarm_and_a_killed_one_is(root: Path, config: 
     assert names(read_status(config, root, NOW)) == []
 
 
+def test_a_process_that_has_the_number_of_a_killed_run_is_none(root: Path, config: RunConfig) -> None:
+    write(root, DAYS[2], status="running")
+    killed = {"what": "recsys daily", "process": os.getpid(), "host": socket.gethostname(), "since": "now"}
+    Layout(root).lock.write_text(json.dumps(killed))
+    assert names(read_status(config, root, NOW)) == ["day interrupted"]
+
+
+def test_the_name_of_another_machines_run_hides_no_silence(root: Path, config: RunConfig) -> None:
+    gone = {"what": "recsys daily", "process": 1, "host": "a pod that was evicted", "since": "now"}
+    Layout(root).lock.write_text(json.dumps(gone))
+    assert names(read_status(config, root, NOW + timedelta(hours=43))) == ["silent"]
+
+
+def test_a_day_that_failed_after_its_promotion_does_not_say_that_the_champion_stays(root: Path, config: RunConfig) -> None:
+    steps = write(root, DAYS[2]).steps
+    write(root, DAYS[2], status="failed", error="reload: no server", steps={**steps, "promote": steps["export"]})
+    [alarm] = read_status(config, root, NOW).alarms
+    assert alarm.sentence == "2026-02-03 failed: reload: no server. When it is mended, run `recsys daily` again"
+
+
 def test_a_schedule_that_stands_still(root: Path, config: RunConfig) -> None:
     assert names(read_status(config, root, NOW + timedelta(hours=30))) == []
     [alarm] = read_status(config, root, NOW + timedelta(hours=43)).alarms
