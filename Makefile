@@ -70,8 +70,8 @@ bench-daily:  ## the daily run: faults in every step, from data to live, closed 
 	@RECSYS_EXTRAS=1 bash scripts/setup.sh
 	$(PY) -m benchmarks.faults
 	$(PY) -m benchmarks.data_to_live
-	$(PY) -m benchmarks.closed_loop --days 10 --seeds 1 2 --policies frozen full
-	$(PY) -m benchmarks.forget --seeds 5
+	$(PY) -m benchmarks.closed_loop --days 14 --seeds 1 2 --policies frozen full
+	$(PY) -m benchmarks.forget --seeds 20
 	$(PY) -m benchmarks.error_memory $(if $(ML1M),--ml-1m $(ML1M))
 
 bench-gpu: setup  ## training on a GPU beside its copy bandwidth and matrix products; exit code 2 without one

@@ -110,8 +110,8 @@ def test_predictions_of_the_error_memory_become_blanks_that_are_passed_over(tmp_
     from pipelines.forget.live import blank
 
     line = {
-        "request_id": "r", "user_id": "u1", "served_ms": 5, "version": "v", "compensated": False, "history": ["a"],
-        "items": ["b"], "tasks": {"click": [0.1]},
+        "request_id": "r", "user_id": "u1", "served_ms": 5, "time_ms": 5, "version": "v", "compensated": False,
+        "history": ["a"], "items": ["b"], "tasks": {"click": [0.1]},
     }  # fmt: skip
     path = tmp_path / "journal/predictions/2026-01-01-host-1-1.ndjson"
     path.parent.mkdir(parents=True)
