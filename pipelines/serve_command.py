@@ -64,6 +64,7 @@ def serve(
     journal: Annotated[bool | None, typer.Option("--journal/--no-journal", help="log all", rich_help_panel=_STATE)] = None,
     fsync: Annotated[bool | None, typer.Option("--fsync/--no-fsync", help="to the disk first", rich_help_panel=_STATE)] = None,
     logged_requests: Annotated[float | None, typer.Option(help="share logged in full", rich_help_panel=_STATE)] = None,
+    clock: Annotated[str | None, typer.Option(help="own, or requests: to play days in seconds", rich_help_panel=_STATE)] = None,
     threads: Annotated[int | None, typer.Option(help="of the graphs, each worker", rich_help_panel=_SPEED)] = None,
     max_batch: Annotated[int | None, typer.Option(help="questions scored at once", rich_help_panel=_SPEED)] = None,
     deadline_ms: Annotated[int | None, typer.Option(help="then a list without the model", rich_help_panel=_SPEED)] = None,
@@ -90,8 +91,8 @@ def serve(
     check_open(host, keys=keys, allowed=open_)
     settings = _settings(
         live=place, workers=workers, keys=keys, state=state, state_timeout_ms=state_timeout_ms, max_events=max_events,
-        ttl_s=ttl_s, journal=journal, fsync=fsync, logged_requests=logged_requests, threads=threads, max_batch=max_batch,
-        deadline_ms=deadline_ms, requests_per_s=requests_per_s, requests_per_day=requests_per_day,
+        ttl_s=ttl_s, journal=journal, fsync=fsync, logged_requests=logged_requests, clock=clock, threads=threads,
+        max_batch=max_batch, deadline_ms=deadline_ms, requests_per_s=requests_per_s, requests_per_day=requests_per_day,
         max_body_bytes=max_body_bytes, max_queue=max_queue, catalogue=None if catalogue is None else catalogue.absolute(),
         page=page, max_header_bytes=max_header_bytes, max_connections=max_connections, header_timeout_s=header_timeout_s,
         request_timeout_s=request_timeout_s,
