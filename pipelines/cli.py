@@ -1,6 +1,5 @@
 """The `recsys` command. Every command reads artefacts, calls one stage, and says where its output lies and what to run next."""
 
-import errno
 import signal
 import sys
 from pathlib import Path
@@ -16,6 +15,7 @@ from pipelines.daily.command import daily
 from pipelines.data_commands import data_app
 from pipelines.depth.command import depth
 from pipelines.forget.command import forget
+from pipelines.full_disk import is_full_disk
 from pipelines.ids_command import ids
 from pipelines.keys_command import keys_app
 from pipelines.monitor.command import status
@@ -244,15 +244,16 @@ def main() -> None:
     except InputError as error:
         console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise
-        console.print(f"[bold red]error:[/] {escape(str(error))}: make room, and run it again", highlight=False, soft_wrap=True)
-        sys.exit(2)
     except SystemExit as stop:
         if stop.code == INTERRUPTED:
             console.print("stopped: artefacts are as they were, and training goes on from its last checkpoint")
         raise
+    except Exception as error:
+        if not is_full_disk(error):
+            raise
+        reason = str(error).partition("\n")[0]
+        console.print(f"[bold red]error:[/] {escape(reason)}: make room, and run it again", highlight=False, soft_wrap=True)
+        sys.exit(2)
 
 
 if __name__ == "__main__":
