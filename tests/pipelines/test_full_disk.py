@@ -1,33 +1,21 @@
 """A disk that is full ends every command with one sentence, whichever library met it."""
 
 import errno
-import resource
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
+from full_disk import files_of_at_most
 from safetensors.numpy import save_file
 
 from pipelines.full_disk import is_full_disk
 
 MOST_BYTES = 3000
 SMALL = ("--users", "50", "--items", "40", "--events", "3000", "--days", "4")
-
-
-@contextmanager
-def small_files() -> Iterator[None]:
-    """As on a disk that is full: the kernel takes what fits, and then refuses. No longer than needed: pytest writes, too."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (MOST_BYTES, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_command_ends_with_one_sentence(tmp_path: Path) -> None:
@@ -43,9 +31,9 @@ def test_a_command_ends_with_one_sentence(tmp_path: Path) -> None:
 
 
 def test_what_libraries_say_of_it_is_known(tmp_path: Path) -> None:
-    with pytest.raises(Exception, match="os error") as of_safetensors, small_files():
+    with pytest.raises(Exception, match="os error") as of_safetensors, files_of_at_most(MOST_BYTES):
         save_file({"a": np.zeros(MOST_BYTES)}, tmp_path / "a.safetensors")
-    with pytest.raises(OSError, match="large") as of_python, small_files():
+    with pytest.raises(OSError, match="large") as of_python, files_of_at_most(MOST_BYTES):
         (tmp_path / "b").write_bytes(bytes(2 * MOST_BYTES))
     assert is_full_disk(of_safetensors.value)
     assert is_full_disk(of_python.value)

@@ -4,14 +4,12 @@ import asyncio
 import json
 import multiprocessing
 import os
-import resource
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from full_disk import files_of_at_most
 from tiny_bundle import build_bundle
 
 from recsys.errors import InputError
@@ -26,17 +24,6 @@ from serving.state.store import LiveEvent
 
 NOW_MS = 1_760_000_000_000  # 2025-10-09
 EVENT = LiveEvent("e-1", "ïtem\n1", "like", NOW_MS - 5, "r-1", NOW_MS)
-
-
-@contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
-    """As on a disk that is full: the kernel takes what fits, and then refuses."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def records(folder: Path, pattern: str) -> list[dict[str, Any]]:
